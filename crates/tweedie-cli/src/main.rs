@@ -1,0 +1,2 @@
+//! The `tweedie` command.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Checks and benches of the methods.
+fn main() {}

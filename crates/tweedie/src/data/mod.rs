@@ -1,0 +1,1 @@
+//! Data sets: readers and the procedural shapes world.

@@ -1,0 +1,1 @@
+//! Model folders and files; the only place that knows their vocabulary.
