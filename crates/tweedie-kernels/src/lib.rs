@@ -1,2 +1,20 @@
 //! Fused CPU kernels for diffusion networks as a backend extension of burn; the one crate of the
 //! workspace that may say `unsafe`.
+//!
+//! Every operation takes and gives `burn` tensors and is differentiable. In f32 on the Flex
+//! backend (tracked or not) it runs a kernel of this crate, forward and backward; everywhere else
+//! it is composed of burn's own operations.
+//!
+//! The order of sums of an output element depends on the shapes of one sample only, never on the
+//! size of the batch or the number of threads; gradients of weights, which sum over the batch,
+//! depend on the batch but not on the number of threads.
+
+pub mod mmap;
+
+mod composed;
+mod ops;
+
+pub use ops::{
+    AdamwStep, adamw, attention, conv2d, gelu, gelu_tanh, group_norm, layer_norm, linear,
+    quick_gelu, silu, upsample_nearest,
+};

@@ -1,0 +1,181 @@
+//! Read-only memory maps with typed views that are checked for bounds and alignment.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use memmap2::Mmap;
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// A plain little-endian number that any pattern of bits is a value of.
+///
+/// # Safety
+/// Sealed: implemented here for integers and floats only, which have no padding and no invalid
+/// pattern of bits.
+pub unsafe trait Plain: Copy + sealed::Sealed + 'static {}
+
+macro_rules! plain {
+    ($($t:ty),*) => { $(
+        impl sealed::Sealed for $t {}
+        // SAFETY: a number without padding, and every pattern of bits is a value.
+        unsafe impl Plain for $t {}
+    )* };
+}
+plain!(u8, i8, u16, i16, u32, i32, u64, i64, f32, f64);
+
+/// A file mapped for reading. The pages are read by the operating system when they are touched.
+///
+/// The bytes are those of the file: someone who truncates the file while it is mapped makes the
+/// process fail on access, as with every memory map.
+#[derive(Debug)]
+pub struct MappedFile {
+    map: Option<Mmap>,
+}
+
+impl MappedFile {
+    /// Maps the file at `path`.
+    ///
+    /// # Errors
+    /// The operating system's, when the file is missing, unreadable or no regular file.
+    pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        if meta.len() == 0 {
+            // An empty range cannot be mapped everywhere.
+            return Ok(Self { map: None });
+        }
+        // SAFETY: the map is read-only and private to this value; that nobody truncates the file
+        // meanwhile is the documented condition of every mapping.
+        let map = unsafe { Mmap::map(&file)? };
+        Ok(Self { map: Some(map) })
+    }
+
+    /// The whole file.
+    pub fn bytes(&self) -> &[u8] {
+        self.map.as_deref().unwrap_or(&[])
+    }
+
+    /// Length of the file in bytes.
+    pub fn len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    /// Whether the file has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_none()
+    }
+
+    /// `count` numbers of type `T`, little-endian, from the byte `offset` on: borrowed from the
+    /// map where it is aligned for `T` (and the machine little-endian), copied otherwise.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] when the range does not lie inside the file, also where its
+    /// length overflows.
+    pub fn view<T: Plain>(&self, offset: usize, count: usize) -> io::Result<Cow<'_, [T]>> {
+        let size = size_of::<T>();
+        let bytes = count
+            .checked_mul(size)
+            .and_then(|len| offset.checked_add(len))
+            .and_then(|end| self.bytes().get(offset..end))
+            .ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!(
+                        "{count} numbers of {size} bytes at byte {offset} do not fit a file of {} bytes",
+                        self.len()
+                    ),
+                )
+            })?;
+        Ok(typed(bytes, count))
+    }
+}
+
+/// `bytes` (of exactly `count` numbers) as numbers.
+fn typed<T: Plain>(bytes: &[u8], count: usize) -> Cow<'_, [T]> {
+    debug_assert_eq!(bytes.len(), count * size_of::<T>());
+    if cfg!(target_endian = "little") && bytes.as_ptr().align_offset(align_of::<T>()) == 0 {
+        // SAFETY: aligned (checked above), inside the borrowed bytes, and `T` is `Plain`.
+        return Cow::Borrowed(unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), count) });
+    }
+    let mut numbers = Vec::<T>::with_capacity(count);
+    // SAFETY: the capacity is `count` numbers, all of whose bytes are written; `T` is `Plain`.
+    unsafe {
+        let to = numbers.as_mut_ptr().cast::<u8>();
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+        if cfg!(target_endian = "big") {
+            for i in 0..count {
+                std::slice::from_raw_parts_mut(to.add(i * size_of::<T>()), size_of::<T>())
+                    .reverse();
+            }
+        }
+        numbers.set_len(count);
+    }
+    Cow::Owned(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn file(name: &str, bytes: &[u8]) -> std::path::PathBuf {
+        let path = std::env::temp_dir().join(format!("tweedie-mmap-{}-{name}", std::process::id()));
+        File::create(&path).unwrap().write_all(bytes).unwrap();
+        path
+    }
+
+    #[test]
+    fn views_are_right_at_every_offset() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        let path = file("views", &bytes);
+        let map = MappedFile::open(&path).unwrap();
+        assert_eq!(map.bytes(), bytes);
+        for offset in 0..17 {
+            for count in [0, 1, 3, 13] {
+                let view = map.view::<f32>(offset, count).unwrap();
+                assert_eq!(matches!(view, Cow::Borrowed(_)), offset % 4 == 0);
+                let wanted: Vec<f32> = bytes[offset..offset + 4 * count]
+                    .chunks_exact(4)
+                    .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+                    .collect();
+                let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(&view), bits(&wanted));
+                let view = map.view::<u16>(offset, count).unwrap();
+                assert_eq!(view.len(), count);
+                assert!(view.iter().enumerate().all(|(i, &v)| v
+                    == u16::from_le_bytes([bytes[offset + 2 * i], bytes[offset + 2 * i + 1]])));
+            }
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_range_outside_the_file_is_an_error() {
+        let path = file("short", &[1, 2, 3, 4, 5]);
+        let map = MappedFile::open(&path).unwrap();
+        for (offset, count) in [(2, 1), (0, 2), (6, 0), (usize::MAX, 1), (1, usize::MAX)] {
+            let error = map.view::<f32>(offset, count).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{offset} {count}");
+        }
+        assert!(map.view::<f32>(1, 1).is_ok() && map.view::<u8>(5, 0).is_ok());
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn empty_files_and_folders() {
+        let path = file("empty", &[]);
+        let map = MappedFile::open(&path).unwrap();
+        assert!(map.is_empty() && map.view::<f64>(0, 0).unwrap().is_empty());
+        assert!(map.view::<u8>(0, 1).is_err());
+        std::fs::remove_file(path).unwrap();
+        assert!(MappedFile::open(std::env::temp_dir()).is_err());
+        assert!(MappedFile::open("no such file").is_err());
+    }
+}
