@@ -1,0 +1,4 @@
+//! The library's integration tests, in one binary: linking is what costs on a small machine.
+
+#[cfg(test)]
+mod tidy;

@@ -1,0 +1,223 @@
+//! Who may use whom inside the library: the layers of ARCHITECTURE.md, read off the `crate::` paths.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::report;
+use super::tree::{self, Source};
+
+/// The library's modules from the ground up. A module uses those of the rows above it in this table.
+const LAYERS: &[&[&str]] = &[
+    &["error", "catalog"],
+    &["level", "noise", "ops", "state"],
+    &["data", "grid", "prediction", "process"],
+    &["denoiser", "guide", "operator", "sampler", "tap"],
+    &["oracle", "run", "spec"],
+    &["discrete", "edit", "parallel", "prune", "quant", "restore", "train"],
+    &["model"],
+    &["eval", "hub"],
+    &["system"],
+    &["engine"],
+];
+
+/// Uses within a row that are meant, with the reason.
+const WITHIN_A_ROW: &[(&str, &str, &str)] = &[
+    ("noise", "state", "noise has the shape of a state"),
+    ("state", "level", "a level per row"),
+    ("prediction", "process", "the flow prediction needs the path's rates"),
+    ("grid", "process", "a grid is laid on a path"),
+    ("guide", "denoiser", "a guide asks the denoiser, once or several times"),
+    ("denoiser", "tap", "a pass carries the taps through the network"),
+    ("run", "spec", "a run is built from what to run"),
+];
+
+/// Modules that only name the others: the tour and the catalogue, which reads every seam's list.
+const READS_ALL: &[&str] = &["lib", "catalog"];
+
+/// The module that a file of the library belongs to: its folder, or its stem.
+fn module(inner: &str) -> &str {
+    let first = inner.split('/').next().unwrap_or(inner);
+    first.strip_suffix(".rs").unwrap_or(first)
+}
+
+fn row(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|row| row.contains(&module))
+}
+
+/// The modules and root items named after `crate::` in code, groups included, with their lines.
+fn crate_paths(code: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let before = code[..at].chars().next_back();
+        if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '$') {
+            continue;
+        }
+        let line = code[..at].matches('\n').count() + 1;
+        let rest = &code[at + "crate::".len()..];
+        for name in heads(rest) {
+            found.push((line, name));
+        }
+    }
+    found
+}
+
+/// The first names of a path or of a group: `a::b` gives `a`; `{a::{b, c}, d}` gives `a` and `d`.
+fn heads(rest: &str) -> Vec<String> {
+    let ident =
+        |s: &str| s.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let Some(group) = rest.strip_prefix('{') else { return vec![ident(rest)] };
+    let mut names = Vec::new();
+    let mut depth = 0_usize;
+    let mut expects = true;
+    for (i, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => expects = true,
+            c if expects && !c.is_whitespace() => {
+                names.push(ident(&group[i..]));
+                expects = false;
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+/// What `lib.rs` hands on under another path: item name to module.
+fn handed_on(lib: &Source) -> BTreeMap<String, String> {
+    let mut map = BTreeMap::new();
+    for (at, _) in lib.scan.product.match_indices("pub use ") {
+        let statement = &lib.scan.product[at + "pub use ".len()..];
+        let Some(end) = statement.find(';') else { continue };
+        let statement = statement[..end].trim_start_matches("crate::").trim_start_matches("self::");
+        let Some((module, items)) = statement.split_once("::") else { continue };
+        for item in items.trim_matches(|c| c == '{' || c == '}').split(',') {
+            let name = item.rsplit("::").next().unwrap_or(item).trim();
+            map.insert(name.to_owned(), module.trim().to_owned());
+        }
+    }
+    map
+}
+
+fn breaches(sources: &[Source]) -> Vec<String> {
+    let mut findings = BTreeSet::new();
+    let library: Vec<(&Source, &str)> =
+        sources.iter().filter_map(|s| Some((s, s.in_library()?))).collect();
+    let handed_on =
+        library.iter().find(|(_, i)| *i == "lib.rs").map(|(s, _)| handed_on(s)).unwrap_or_default();
+    for (source, inner) in library {
+        let from = module(inner);
+        if READS_ALL.contains(&from) {
+            continue;
+        }
+        let Some(own) = row(from) else {
+            findings.insert(format!(
+                "{}: no layer has the module `{from}`; give it one in tests/it/tidy/layers.rs",
+                source.path
+            ));
+            continue;
+        };
+        for (line, name) in crate_paths(&source.scan.product) {
+            let to = handed_on.get(&name).map_or(name.as_str(), String::as_str);
+            // Macros and constants of the crate's root; modules and their items are found above.
+            if to == from || !to.starts_with(|c: char| c.is_ascii_lowercase()) {
+                continue;
+            }
+            let place = format!("{}:{line}", source.path);
+            match row(to) {
+                None => {
+                    findings.insert(format!(
+                        "{place}: no layer has `{to}`; give it one in tests/it/tidy/layers.rs"
+                    ));
+                }
+                Some(other) if other < own => {}
+                Some(other)
+                    if other == own
+                        && WITHIN_A_ROW.iter().any(|(a, b, _)| (*a, *b) == (from, to)) => {}
+                Some(_) => {
+                    findings.insert(format!(
+                        "{place}: `{from}` uses `{to}`, which stands beside or above it; pass what it needs through \
+                         the seam, or move the shared piece down (ARCHITECTURE.md, layers)"
+                    ));
+                }
+            }
+        }
+    }
+    findings.into_iter().collect()
+}
+
+#[test]
+fn no_module_uses_one_above_it() {
+    report(&breaches(&tree::sources()));
+}
+
+#[test]
+fn a_breach_of_the_layers_is_found() {
+    let lib = Source::new(
+        "crates/tweedie/src/lib.rs",
+        "pub use error::{Error, Result};\npub use guide::Stack;\n",
+    );
+    let sampler = |text| {
+        breaches(&[
+            Source::new(lib.path.as_str(), &lib.text),
+            Source::new("crates/tweedie/src/sampler/x.rs", text),
+        ])
+    };
+    for good in [
+        "use crate::error::Result;",
+        "use crate::{Error, level::Level, state::{State, View}};",
+        "use crate::sampler::Sampler;",
+        "#[cfg(test)] mod tests { use crate::oracle::Gaussian; }",
+        "// use crate::guide::Cfg;",
+        "my_crate::guide::f()",
+    ] {
+        assert!(sampler(good).is_empty(), "{good}: {:?}", sampler(good));
+    }
+    for bad in [
+        "use crate::guide::Guide;",
+        "use crate::{\n    error::Result,\n    guide::{Guide, Stack},\n};",
+        "fn f() { crate::engine::open() }",
+        "use crate::Stack;",
+        "use crate::denoiser::Cond;",
+        "use crate::novelty::New;",
+    ] {
+        assert_eq!(sampler(bad).len(), 1, "{bad}");
+    }
+    let stray = breaches(&[Source::new("crates/tweedie/src/novelty.rs", "")]);
+    assert_eq!(stray.len(), 1, "a module without a layer");
+}
+
+/// `super::super` would lead out of a folder without being seen.
+fn climbs(sources: &[Source]) -> Vec<String> {
+    let mut findings = Vec::new();
+    for s in sources {
+        let Some(inner) = s.in_library() else { continue };
+        let up_from_folder = inner.ends_with("mod.rs") || !inner.contains('/');
+        for (n, line) in s.scan.product.lines().enumerate() {
+            let leaves = if up_from_folder { "super::" } else { "super::super::" };
+            if line.contains(leaves) && inner.matches('/').count() <= 1 {
+                findings.push(format!(
+                    "{}:{}: `{leaves}` leaves the module; write the path from `crate::`",
+                    s.path,
+                    n + 1
+                ));
+            }
+        }
+    }
+    findings
+}
+
+#[test]
+fn paths_to_other_modules_start_at_the_crate() {
+    report(&climbs(&tree::sources()));
+}
+
+#[test]
+fn a_climbing_path_is_found() {
+    let at = |path, text| climbs(&[Source::new(path, text)]).len();
+    assert_eq!(at("crates/tweedie/src/sampler/ddim.rs", "use super::Sampler;"), 0);
+    assert_eq!(at("crates/tweedie/src/sampler/ddim.rs", "use super::super::guide::Guide;"), 1);
+    assert_eq!(at("crates/tweedie/src/sampler/mod.rs", "use super::guide::Guide;"), 1);
+    assert_eq!(at("crates/tweedie/src/tap/cache/mod.rs", "use super::Tap;"), 0);
+}
