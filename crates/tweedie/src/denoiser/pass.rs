@@ -1,0 +1,193 @@
+//! What one evaluation carries besides its input: who asks, what listens in, what it costs.
+
+use crate::error::Result;
+use crate::level::{Level, Levels};
+use crate::tap::{Features, SharedTap, Site, Verdict};
+
+/// Which of a guide's evaluations a row belongs to; caches keep one memory for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Branch {
+    /// With the condition.
+    Cond,
+    /// Without it, or with the negative one.
+    Uncond,
+    /// With a weaker or perturbed network.
+    Weak,
+    /// One of several conditions of a composition.
+    Part(u16),
+}
+
+/// One row of a call: a request at one of its steps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Row {
+    /// Which sample of which run; state that a tap keeps belongs to (request, branch, site).
+    pub request: u64,
+    /// Which evaluation of the step.
+    pub branch: Branch,
+    /// The step of its run.
+    pub step: usize,
+    /// How many steps its run has.
+    pub steps: usize,
+    /// Its level.
+    pub level: Level,
+}
+
+/// What a run has cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Forward evaluations of a network, a row each.
+    pub forward: usize,
+    /// Backward evaluations, a row each.
+    pub backward: usize,
+}
+
+/// What one evaluation carries besides its input.
+#[derive(Clone, Debug, Default)]
+pub struct Pass {
+    /// One entry a row of the batch.
+    pub rows: Vec<Row>,
+    /// What the evaluations have cost so far.
+    pub cost: Cost,
+    /// Ask one branch after the other instead of stacking them into one call.
+    pub sequential: bool,
+    taps: Vec<SharedTap>,
+}
+
+impl Pass {
+    /// A pass over `batch` rows of one request at one level.
+    pub fn single(batch: usize, level: Level) -> Self {
+        let row = |i| Row { request: i, branch: Branch::Cond, step: 0, steps: 1, level };
+        Self { rows: (0..batch as u64).map(row).collect(), ..Self::default() }
+    }
+
+    /// A pass over the given rows with these taps, outermost first.
+    pub fn new(rows: Vec<Row>, taps: Vec<SharedTap>) -> Self {
+        Self { rows, taps, ..Self::default() }
+    }
+
+    /// The taps, outermost first.
+    pub fn taps(&self) -> &[SharedTap] {
+        &self.taps
+    }
+
+    /// Counts a forward evaluation of every row.
+    pub fn count_forward(&mut self) {
+        self.cost.forward += self.rows.len();
+    }
+
+    /// Counts a backward evaluation of every row.
+    pub fn count_backward(&mut self) {
+        self.cost.backward += self.rows.len();
+    }
+
+    /// Runs `f` with all rows on one branch and at the given levels.
+    pub fn on_branch<T>(
+        &mut self,
+        branch: Branch,
+        at: &Levels,
+        f: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let saved = self.rows.clone();
+        for (i, row) in self.rows.iter_mut().enumerate() {
+            row.branch = branch;
+            row.level = at.row(i);
+        }
+        let result = f(self);
+        self.rows = saved;
+        result
+    }
+
+    /// Runs `f` over other rows.
+    pub fn over_rows<T>(
+        &mut self,
+        rows: Vec<Row>,
+        f: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let saved = std::mem::replace(&mut self.rows, rows);
+        let result = f(self);
+        self.rows = saved;
+        result
+    }
+
+    /// Runs `f` with one more tap, inside the others; how a guide perturbs its weak branch.
+    pub fn lend<T>(&mut self, tap: SharedTap, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.taps.push(tap);
+        let result = f(self);
+        self.taps.pop();
+        result
+    }
+
+    /// Whether some tap wants the attention map of this site, which costs memory.
+    pub fn needs_map(&self, site: &Site) -> bool {
+        self.taps.iter().any(|t| t.lock().needs_map(site))
+    }
+
+    /// Announces a site: `compute` runs for the rows whose taps do not supply the result.
+    ///
+    /// Without taps this is the call and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// What `compute` or a tap says.
+    pub fn at(
+        &mut self,
+        site: &Site,
+        input: Features,
+        compute: impl FnMut(&mut Self, Features) -> Result<Features>,
+    ) -> Result<Features> {
+        let mut compute = compute;
+        if self.taps.is_empty() {
+            return compute(self, input);
+        }
+        self.around(0, site, input, &mut compute)
+    }
+
+    fn around(
+        &mut self,
+        depth: usize,
+        site: &Site,
+        input: Features,
+        compute: &mut dyn FnMut(&mut Self, Features) -> Result<Features>,
+    ) -> Result<Features> {
+        let Some(tap) = self.taps.get(depth).cloned() else {
+            return compute(self, input);
+        };
+        // A lock is never held across `compute`: the tap may act at sites inside this one.
+        if !tap.lock().wants(site) {
+            return self.around(depth + 1, site, input, compute);
+        }
+        let verdicts = tap.lock().decide(site, &self.rows, &input)?;
+        let supplied: Vec<usize> = rows_with(&verdicts, Verdict::Supply);
+        if supplied.is_empty() {
+            return self.through(depth, &tap, site, input, compute);
+        }
+        let rows: Vec<Row> = supplied.iter().map(|&r| self.rows[r]).collect();
+        let given = tap.lock().supply(site, &rows, input.select(&supplied))?;
+        let computed = rows_with(&verdicts, Verdict::Compute);
+        if computed.is_empty() {
+            return Ok(given);
+        }
+        let rows = computed.iter().map(|&r| self.rows[r]).collect();
+        let part = input.select(&computed);
+        let made = self.over_rows(rows, |pass| pass.through(depth, &tap, site, part, compute))?;
+        Features::merge(&computed, &made, &supplied, &given)
+    }
+
+    fn through(
+        &mut self,
+        depth: usize,
+        tap: &SharedTap,
+        site: &Site,
+        input: Features,
+        compute: &mut dyn FnMut(&mut Self, Features) -> Result<Features>,
+    ) -> Result<Features> {
+        let input = tap.lock().before(site, &self.rows, input)?;
+        let output = self.around(depth + 1, site, input, compute)?;
+        tap.lock().after(site, &self.rows, output)
+    }
+}
+
+fn rows_with(verdicts: &[Verdict], wanted: Verdict) -> Vec<usize> {
+    let hits = verdicts.iter().enumerate().filter(|(_, v)| **v == wanted);
+    hits.map(|(i, _)| i).collect()
+}

@@ -1,0 +1,44 @@
+//! A denoiser with a guide around it: how guides stand in a row.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::denoiser::{Cond, Denoiser, Pass};
+use crate::error::Result;
+use crate::guide::Guide;
+use crate::level::{Level, Levels};
+use crate::state::State;
+
+/// A denoiser with a guide around it.
+pub struct Guided<'a> {
+    guide: Mutex<&'a mut dyn Guide>,
+    model: &'a dyn Denoiser,
+}
+
+impl<'a> Guided<'a> {
+    /// Puts a guide around a denoiser, which may itself be guided.
+    pub fn new(guide: &'a mut dyn Guide, model: &'a dyn Denoiser) -> Self {
+        Self { guide: Mutex::new(guide), model }
+    }
+}
+
+impl Denoiser for Guided<'_> {
+    fn x0(&self, x: &State, at: &Levels, cond: &Cond, pass: &mut Pass) -> Result<State> {
+        let mut guide = self.guide.lock().unwrap_or_else(PoisonError::into_inner);
+        guide.x0(self.model, x, at, cond, pass)
+    }
+
+    fn jump(
+        &self,
+        x: &State,
+        from: Level,
+        to: Level,
+        cond: &Cond,
+        pass: &mut Pass,
+    ) -> Result<Option<State>> {
+        self.model.jump(x, from, to, cond, pass)
+    }
+
+    fn unguided(&self) -> Option<&dyn Denoiser> {
+        Some(self.model.unguided().unwrap_or(self.model))
+    }
+}

@@ -1,0 +1,83 @@
+//! Guides: combine or correct evaluations of the denoiser.
+
+use std::fmt::Debug;
+
+mod guided;
+
+pub use guided::Guided;
+
+use crate::catalog::{Card, Made};
+use crate::denoiser::{Cond, Denoiser, Pass};
+use crate::error::Result;
+use crate::level::{Level, Levels};
+use crate::state::State;
+
+/// Combines or corrects evaluations of the denoiser.
+///
+/// A guide knows no sampler and no count of steps. Several stand in a row by [`Guided`]: the outer
+/// guide's model is the inner guide around the network.
+pub trait Guide: Debug + Send {
+    /// The guided estimate of the clean sample.
+    ///
+    /// # Errors
+    ///
+    /// What the denoiser says; [`crate::Error::Unsupported`] where the guide needs what the model
+    /// lacks.
+    fn x0(
+        &mut self,
+        model: &dyn Denoiser,
+        x: &State,
+        at: &Levels,
+        cond: &Cond,
+        pass: &mut Pass,
+    ) -> Result<State>;
+
+    /// Told of every step that was taken: its levels, and the state before and after.
+    ///
+    /// # Errors
+    ///
+    /// What the guide's own estimate needs and does not find.
+    fn stepped(&mut self, _from: Level, _to: Level, _before: &State, _after: &State) -> Result<()> {
+        Ok(())
+    }
+
+    /// Forgets the last run.
+    fn reset(&mut self) {}
+
+    /// A copy with its memory, for a forked run.
+    fn fork(&self) -> Box<dyn Guide>;
+
+    /// Follows a resampling: row `i` goes on as a descendant of row `rows[i]`.
+    fn select(&mut self, _rows: &[usize]) {}
+}
+
+/// No guidance: the conditional estimate as it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unguided;
+
+impl Guide for Unguided {
+    fn x0(
+        &mut self,
+        model: &dyn Denoiser,
+        x: &State,
+        at: &Levels,
+        cond: &Cond,
+        pass: &mut Pass,
+    ) -> Result<State> {
+        model.x0(x, at, cond, pass)
+    }
+
+    fn fork(&self) -> Box<dyn Guide> {
+        Box::new(*self)
+    }
+}
+
+/// A guide of the catalogue.
+pub type Entry = Made<dyn Guide>;
+
+/// Every guide.
+pub(crate) const ENTRIES: &[Entry] = &[];
+
+pub(crate) fn cards() -> impl Iterator<Item = &'static Card> {
+    ENTRIES.iter().map(|e| e.card)
+}

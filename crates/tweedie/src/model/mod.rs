@@ -1,0 +1,1 @@
+//! Networks with sites, in the configuration and naming of the published classes.

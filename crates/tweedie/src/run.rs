@@ -1,0 +1,315 @@
+//! The one sampling loop, as an object that can be held, advanced, forked and resampled.
+
+use std::ops::ControlFlow;
+
+use crate::denoiser::{Branch, Cond, Cost, Denoiser, Pass, Row};
+use crate::error::{Error, Result};
+use crate::guide::{Guide, Guided};
+use crate::level::{Level, Levels};
+use crate::noise::Noise;
+use crate::process::Process;
+use crate::sampler::{Eval, Sampler, Step};
+use crate::state::State;
+use crate::tap::SharedTap;
+
+/// Watches a run: previews, progress, metrics, cancelling.
+pub trait Observer {
+    /// Told after every step; `Break` ends the run there.
+    fn step(&mut self, progress: &Progress<'_>) -> ControlFlow<()>;
+
+    /// Asked before every evaluation of the network; `Break` ends the run at once with
+    /// [`Error::Stopped`].
+    fn evaluate(&mut self) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
+/// What an observer is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// Steps taken.
+    pub done: usize,
+    /// Steps in all.
+    pub count: usize,
+    /// Where the state is now.
+    pub at: Level,
+    /// The state.
+    pub x: &'a State,
+    /// The last estimate of the clean sample.
+    pub x0: Option<&'a State>,
+    /// What the run has cost.
+    pub cost: Cost,
+}
+
+/// Nobody watches.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unwatched;
+
+impl Observer for Unwatched {
+    fn step(&mut self, _progress: &Progress<'_>) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
+/// What a run is put together from.
+pub struct Parts<'m> {
+    /// The network.
+    pub model: &'m dyn Denoiser,
+    /// The path.
+    pub process: &'m dyn Process,
+    /// The levels to stop at, noise first.
+    pub levels: Vec<Level>,
+    /// How to step.
+    pub sampler: Box<dyn Sampler>,
+    /// Guides, outermost first.
+    pub guides: Vec<Box<dyn Guide>>,
+    /// Taps, outermost first.
+    pub taps: Vec<SharedTap>,
+    /// Noise for the steps.
+    pub noise: Box<dyn Noise>,
+    /// What the samples should be of.
+    pub cond: Cond,
+    /// A name a row, for what taps remember; unlike for runs that share a call.
+    pub requests: Vec<u64>,
+}
+
+/// A sampling run: hold it, advance it, fork it, resample it, drop it.
+pub struct Run<'m> {
+    parts: Parts<'m>,
+    x: State,
+    x0: Option<State>,
+    done: usize,
+    cost: Cost,
+}
+
+impl<'m> Run<'m> {
+    /// A run from its first state.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] for a grid that has no step, rises in noise or is not finite;
+    /// [`Error::Shape`] where the requests do not match the batch.
+    pub fn new(mut parts: Parts<'m>, x: State) -> Result<Self> {
+        if parts.levels.len() < 2 {
+            return Err(Error::setting(
+                "grid",
+                format!("a run needs two levels, this has {}", parts.levels.len()),
+            ));
+        }
+        if let Some(bad) = parts.levels.iter().find(|l| !l.is_finite()) {
+            return Err(Error::setting(
+                "grid",
+                format!("the level at t = {} is not finite", bad.t),
+            ));
+        }
+        if parts.requests.len() != x.batch() {
+            return Err(Error::Shape {
+                what: "requests, one a row".into(),
+                wanted: vec![x.batch()],
+                found: vec![parts.requests.len()],
+            });
+        }
+        parts.sampler.reset();
+        for guide in &mut parts.guides {
+            guide.reset();
+        }
+        Ok(Self { parts, x, x0: None, done: 0, cost: Cost::default() })
+    }
+
+    /// Draws the first state from the process's prior.
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::new`], and what the prior says.
+    pub fn from_prior(mut parts: Parts<'m>, like: &State) -> Result<Self> {
+        let Some(first) = parts.levels.first().copied() else {
+            return Err(Error::setting("grid", "a run needs two levels, this has none"));
+        };
+        let endpoint = parts.cond.endpoint.clone();
+        let x = parts.process.prior(like, endpoint.as_ref(), first, parts.noise.as_mut())?;
+        Self::new(parts, x)
+    }
+
+    /// The state.
+    pub fn x(&self) -> &State {
+        &self.x
+    }
+
+    /// The last estimate of the clean sample.
+    pub fn x0(&self) -> Option<&State> {
+        self.x0.as_ref()
+    }
+
+    /// Where the state is.
+    pub fn at(&self) -> Level {
+        self.parts.levels[self.done]
+    }
+
+    /// Steps taken.
+    pub fn done(&self) -> usize {
+        self.done
+    }
+
+    /// Steps in all.
+    pub fn count(&self) -> usize {
+        self.parts.levels.len() - 1
+    }
+
+    /// What the run has cost so far.
+    pub fn cost(&self) -> Cost {
+        self.cost
+    }
+
+    /// Replaces the state, for drivers that edit it between steps.
+    pub fn set_x(&mut self, x: State) {
+        self.x = x;
+    }
+
+    /// Takes one step; `false` where none was left.
+    ///
+    /// # Errors
+    ///
+    /// What a part says; [`Error::Stopped`] where the observer ended the run. The run stays where
+    /// it was.
+    pub fn advance(&mut self, observer: &mut dyn Observer) -> Result<bool> {
+        if self.done == self.count() {
+            return Ok(false);
+        }
+        let (from, to) = (self.parts.levels[self.done], self.parts.levels[self.done + 1]);
+        let (index, count) = (self.done, self.count());
+        let step = Step { from, to, index, count, process: self.parts.process };
+        let row = |&request| Row {
+            request,
+            branch: Branch::Cond,
+            step: index,
+            steps: count,
+            level: from,
+        };
+        let rows = self.parts.requests.iter().map(row).collect();
+        let pass = Pass::new(rows, self.parts.taps.clone());
+        let mut asked = Asked {
+            model: self.parts.model,
+            guides: &mut self.parts.guides,
+            cond: &self.parts.cond,
+            pass,
+            last: None,
+            observer,
+        };
+        let stepped =
+            self.parts.sampler.step(&mut asked, self.x.clone(), &step, self.parts.noise.as_mut());
+        let (spent, last) = (asked.pass.cost, asked.last.take());
+        self.cost.forward += spent.forward;
+        self.cost.backward += spent.backward;
+        let after = stepped?;
+        for guide in &mut self.parts.guides {
+            guide.stepped(from, to, &self.x, &after)?;
+        }
+        self.x = after;
+        self.x0 = last.or(self.x0.take());
+        self.done += 1;
+        let progress = Progress {
+            done: self.done,
+            count,
+            at: to,
+            x: &self.x,
+            x0: self.x0.as_ref(),
+            cost: self.cost,
+        };
+        if observer.step(&progress).is_break() {
+            return Err(Error::Stopped);
+        }
+        Ok(true)
+    }
+
+    /// Advances to the end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::advance`].
+    pub fn finish(mut self, observer: &mut dyn Observer) -> Result<(State, Cost)> {
+        while self.advance(observer)? {}
+        Ok((self.x, self.cost))
+    }
+
+    /// A run with the same past and an independent future. Taps are given anew, because what they
+    /// remember belongs to one run.
+    #[must_use]
+    pub fn fork(&self, branch: u64, taps: Vec<SharedTap>) -> Self {
+        let parts = Parts {
+            model: self.parts.model,
+            process: self.parts.process,
+            levels: self.parts.levels.clone(),
+            sampler: self.parts.sampler.fork(),
+            guides: self.parts.guides.iter().map(|g| g.fork()).collect(),
+            taps,
+            noise: self.parts.noise.fork(branch),
+            cond: self.parts.cond.clone(),
+            requests: self.parts.requests.clone(),
+        };
+        Self { parts, x: self.x.clone(), x0: self.x0.clone(), done: self.done, cost: self.cost }
+    }
+
+    /// Resamples the population: row `i` goes on as a descendant of row `rows[i]`.
+    pub fn select(&mut self, rows: &[usize]) {
+        self.x = self.x.select(rows);
+        self.x0 = self.x0.as_ref().map(|x0| x0.select(rows));
+        self.parts.cond = self.parts.cond.select(rows);
+        self.parts.noise.select(rows);
+        self.parts.sampler.select(rows);
+        for guide in &mut self.parts.guides {
+            guide.select(rows);
+        }
+    }
+}
+
+/// The guided network as the sampler sees it.
+struct Asked<'a> {
+    model: &'a dyn Denoiser,
+    guides: &'a mut [Box<dyn Guide>],
+    cond: &'a Cond,
+    pass: Pass,
+    last: Option<State>,
+    observer: &'a mut dyn Observer,
+}
+
+impl Asked<'_> {
+    fn proceed(&mut self, at: &Levels) -> Result<()> {
+        for (i, row) in self.pass.rows.iter_mut().enumerate() {
+            row.level = at.row(i);
+        }
+        if self.observer.evaluate().is_break() { Err(Error::Stopped) } else { Ok(()) }
+    }
+}
+
+impl Eval for Asked<'_> {
+    fn x0(&mut self, x: &State, at: &Levels) -> Result<State> {
+        self.proceed(at)?;
+        let x0 = guided(self.guides, self.model, x, at, self.cond, &mut self.pass)?;
+        self.last = Some(x0.clone());
+        Ok(x0)
+    }
+
+    fn jump(&mut self, x: &State, from: Level, to: Level) -> Result<Option<State>> {
+        self.proceed(&Levels::One(from))?;
+        self.model.jump(x, from, to, self.cond, &mut self.pass)
+    }
+}
+
+/// The estimate through all guides, the first outermost.
+fn guided(
+    guides: &mut [Box<dyn Guide>],
+    model: &dyn Denoiser,
+    x: &State,
+    at: &Levels,
+    cond: &Cond,
+    pass: &mut Pass,
+) -> Result<State> {
+    match guides.split_last_mut() {
+        None => model.x0(x, at, cond, pass),
+        Some((inner, [])) => inner.x0(model, x, at, cond, pass),
+        Some((inner, outer)) => {
+            let model = Guided::new(inner.as_mut(), model);
+            guided(outer, &model, x, at, cond, pass)
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Samplers: one step from a level to a cleaner one.
+
+use std::fmt::Debug;
+
+use crate::catalog::{Card, Made};
+use crate::error::Result;
+use crate::level::{Level, Levels};
+use crate::noise::Noise;
+use crate::process::Process;
+use crate::state::State;
+
+/// The guided network as a sampler sees it: state and level in, clean sample out.
+pub trait Eval {
+    /// The estimate of the clean sample, `E[x0 | x_t]`.
+    ///
+    /// # Errors
+    ///
+    /// What the network, the guide or the observer says.
+    fn x0(&mut self, x: &State, at: &Levels) -> Result<State>;
+
+    /// The same with one level for the whole batch.
+    ///
+    /// # Errors
+    ///
+    /// As [`Eval::x0`].
+    fn at(&mut self, x: &State, level: Level) -> Result<State> {
+        self.x0(x, &Levels::One(level))
+    }
+
+    /// Where a network that is told its goal says `x` goes; `None` where the network cannot be told.
+    ///
+    /// # Errors
+    ///
+    /// As [`Eval::x0`].
+    fn jump(&mut self, _x: &State, _from: Level, _to: Level) -> Result<Option<State>> {
+        Ok(None)
+    }
+}
+
+/// One step of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// Where the state is.
+    pub from: Level,
+    /// Where it goes.
+    pub to: Level,
+    /// Which step of the run, from 0.
+    pub index: usize,
+    /// How many steps the run has.
+    pub count: usize,
+    /// The path, for samplers that evaluate between the levels.
+    pub process: &'a dyn Process,
+}
+
+impl Step<'_> {
+    /// Whether no step follows.
+    pub fn is_last(&self) -> bool {
+        self.index + 1 == self.count
+    }
+}
+
+/// What a sampler promises; conformance holds it to this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// Order of convergence to the probability-flow solution, or weak order for stochastic ones.
+    pub order: u8,
+    /// Evaluations of the denoiser in a step.
+    pub nfe: u8,
+    /// Whether it draws noise.
+    pub stochastic: bool,
+}
+
+/// One way to walk back from noise to data.
+///
+/// A sampler sees a function from state and level to the clean sample. It knows no condition, no
+/// guide, no network and not the loop; what it remembers between steps is its own.
+pub trait Sampler: Debug + Send {
+    /// What it promises.
+    fn claims(&self) -> Claims;
+
+    /// Forgets the last run.
+    fn reset(&mut self) {}
+
+    /// One step.
+    ///
+    /// # Errors
+    ///
+    /// What the evaluation or the noise says.
+    fn step(
+        &mut self,
+        eval: &mut dyn Eval,
+        x: State,
+        step: &Step<'_>,
+        noise: &mut dyn Noise,
+    ) -> Result<State>;
+
+    /// A copy with its memory, for a forked run.
+    fn fork(&self) -> Box<dyn Sampler>;
+
+    /// Follows a resampling: row `i` goes on as a descendant of row `rows[i]`.
+    fn select(&mut self, _rows: &[usize]) {}
+
+    /// The step that undoes [`Sampler::step`], where there is one.
+    fn invertible(&mut self) -> Option<&mut dyn Invert> {
+        None
+    }
+}
+
+/// A sampler that can walk the other way.
+pub trait Invert {
+    /// The state at `step.from` whose step gives `x` at `step.to`.
+    ///
+    /// # Errors
+    ///
+    /// What the evaluation says.
+    fn unstep(&mut self, eval: &mut dyn Eval, x: State, step: &Step<'_>) -> Result<State>;
+}
+
+/// A sampler of the catalogue.
+pub type Entry = Made<dyn Sampler>;
+
+/// Every sampler.
+pub(crate) const ENTRIES: &[Entry] = &[];
+
+pub(crate) fn cards() -> impl Iterator<Item = &'static Card> {
+    ENTRIES.iter().map(|e| e.card)
+}
