@@ -7,14 +7,11 @@
 //! - pictures alone.
 
 use std::collections::BTreeSet;
-use std::io::Cursor;
 use std::path::{Component, Path, PathBuf};
 
-use image::imageops::{self, FilterType};
-use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
 use rayon::prelude::*;
 
+use super::picture::{self, Limits, Target};
 use super::{Images, csv};
 use crate::{Error, Result};
 
@@ -22,34 +19,19 @@ use crate::{Error, Result};
 const TABLES: [&str; 3] = ["metadata.csv", "captions.csv", "labels.csv"];
 
 /// How the pictures of a folder are read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Height and width that every picture is brought to: its middle is cut out at that
-    /// proportion and resized with a Lanczos filter. `None` (the default) leaves the pictures
-    /// alone; they must then be of one size.
-    pub size: Option<(usize, usize)>,
-    /// 3 (the default): RGB. 1: grey, by the luma weights of BT.709. Alpha is dropped.
-    pub channels: usize,
-    /// The most rows or columns that a picture may have; 16,384.
-    pub max_side: usize,
-    /// The most bytes that decoding one picture may take; 512 MiB.
-    pub max_decoded: usize,
-    /// The most bytes that one picture's file may have; 256 MiB.
-    pub max_file: usize,
+    /// What every picture is brought to; without a size they must be of one size.
+    pub target: Target,
+    /// What a picture may cost.
+    pub limits: Limits,
     /// The most bytes that the whole set may take in memory; 8 GiB.
-    pub max_total: usize,
+    pub max_total: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            size: None,
-            channels: 3,
-            max_side: 16_384,
-            max_decoded: 512 << 20,
-            max_file: 256 << 20,
-            max_total: 8 << 30,
-        }
+        Self { target: Target::default(), limits: Limits::default(), max_total: 8 << 30 }
     }
 }
 
@@ -68,29 +50,23 @@ struct Entry {
 /// # Errors
 /// [`Error::Io`] if the folder or a file cannot be read; [`Error::Format`] if there are no
 /// pictures, if pictures stand beside class folders, if a picture is damaged, beyond the limits
-/// or (without [`Options::size`]) of another size than the first, or if the table names files
+/// or (without a size in the target) of another size than the first, or if the table names files
 /// that are not there; [`Error::Setting`] if an option makes no sense.
 pub fn read(dir: &Path, options: &Options) -> Result<Images> {
-    if options.channels != 1 && options.channels != 3 {
-        let why = format!("{} where 1 or 3 was wanted", options.channels);
-        return Err(Error::setting("channels", why));
-    }
-    if options.size.is_some_and(|(h, w)| h.min(w) == 0 || h.max(w) > options.max_side) {
-        let why = format!("{:?} where 1 to {} was wanted", options.size, options.max_side);
-        return Err(Error::setting("size", why));
-    }
+    let Options { target, limits, max_total } = options;
+    target.check(limits)?;
     let (entries, classes) = list(dir)?;
     let Some(first) = entries.first() else {
         return Err(Error::format(dir, "", "has no PNG or JPEG pictures"));
     };
-    let (height, width) = match options.size {
+    let (height, width) = match target.size {
         Some(size) => size,
-        None => dimensions(&first.file, options)?,
+        None => picture::dimensions(&first.file, limits)?,
     };
-    let shape = [entries.len(), options.channels, height, width];
+    let shape = [entries.len(), target.channels, height, width];
     let total = shape.iter().try_fold(1usize, |a, b| a.checked_mul(*b));
-    let Some(total) = total.filter(|t| *t <= options.max_total) else {
-        let why = format!("holds {shape:?} bytes, the limit is {}", options.max_total);
+    let Some(total) = total.filter(|t| *t as u64 <= *max_total) else {
+        let why = format!("holds {shape:?} bytes, the limit is {max_total}");
         return Err(Error::format(dir, "", why));
     };
     let mut data = vec![0; total];
@@ -99,7 +75,7 @@ pub fn read(dir: &Path, options: &Options) -> Result<Images> {
     let outcomes: Vec<Result<()>> = data
         .par_chunks_mut(total / entries.len())
         .zip(&entries)
-        .map(|(out, entry)| decode(&entry.file, (height, width), options, out))
+        .map(|(out, entry)| picture::decode(&entry.file, (height, width), target, limits, out))
         .collect();
     outcomes.into_iter().collect::<Result<()>>()?;
 
@@ -212,116 +188,6 @@ fn from_table(dir: &Path, path: &Path) -> Result<(Vec<Entry>, Vec<String>)> {
     Ok((entries, classes.into_iter().map(String::from).collect()))
 }
 
-/// A decoder that obeys the limits.
-fn decoder(file: &Path, options: &Options) -> Result<impl ImageDecoder> {
-    let size = std::fs::metadata(file).map_err(Error::io(file))?.len();
-    if size > options.max_file as u64 {
-        let why = format!("is of {size} bytes, the limit is {}", options.max_file);
-        return Err(Error::format(file, "", why));
-    }
-    let packed = std::fs::read(file).map_err(Error::io(file))?;
-    let mut reader = ImageReader::new(Cursor::new(packed));
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(options.max_side as u32);
-    limits.max_image_height = Some(options.max_side as u32);
-    limits.max_alloc = Some(options.max_decoded as u64);
-    reader.limits(limits);
-    let reader = reader.with_guessed_format().map_err(Error::io(file))?;
-    let decoder = reader.into_decoder().map_err(|e| damaged(file, &e))?;
-    if decoder.total_bytes() > options.max_decoded as u64 {
-        let why = format!(
-            "unpacks to {} bytes, the limit is {}",
-            decoder.total_bytes(),
-            options.max_decoded
-        );
-        return Err(Error::format(file, "", why));
-    }
-    Ok(decoder)
-}
-
-/// Height and width of a picture as it is seen, after its EXIF orientation.
-fn dimensions(file: &Path, options: &Options) -> Result<(usize, usize)> {
-    let mut decoder = decoder(file, options)?;
-    let (width, height) = decoder.dimensions();
-    let turned = matches!(
-        decoder.orientation().map_err(|e| damaged(file, &e))?,
-        Orientation::Rotate90
-            | Orientation::Rotate270
-            | Orientation::Rotate90FlipH
-            | Orientation::Rotate270FlipH
-    );
-    let (height, width) = (height as usize, width as usize);
-    Ok(if turned { (width, height) } else { (height, width) })
-}
-
-/// Decodes one picture into planar bytes of the wanted size.
-fn decode(
-    file: &Path,
-    (height, width): (usize, usize),
-    options: &Options,
-    out: &mut [u8],
-) -> Result<()> {
-    let mut decoder = decoder(file, options)?;
-    let orientation = decoder.orientation().map_err(|e| damaged(file, &e))?;
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| damaged(file, &e))?;
-    picture.apply_orientation(orientation);
-    // The channels are brought to their number first, so that only those are resized.
-    let picture = match options.channels {
-        1 => DynamicImage::ImageLuma8(picture.into_luma8()),
-        _ => DynamicImage::ImageRgb8(picture.into_rgb8()),
-    };
-    let picture = fit(picture, file, (height, width), options.size.is_some())?;
-    let pixels = picture.as_bytes();
-    let plane = height * width;
-    for (c, out) in out.chunks_exact_mut(plane).enumerate() {
-        let from = pixels.iter().skip(c).step_by(options.channels);
-        out.iter_mut().zip(from).for_each(|(o, p)| *o = *p);
-    }
-    Ok(())
-}
-
-/// Cuts out the middle at the wanted proportion and resizes it, if it may.
-fn fit(
-    picture: DynamicImage,
-    file: &Path,
-    (height, width): (usize, usize),
-    resize: bool,
-) -> Result<DynamicImage> {
-    let (have_h, have_w) = (picture.height() as usize, picture.width() as usize);
-    if (have_h, have_w) == (height, width) {
-        return Ok(picture);
-    }
-    if !resize {
-        let why = format!(
-            "is {have_w}x{have_h} and the first picture is {width}x{height}; give a size to bring \
-             all to"
-        );
-        return Err(Error::format(file, "", why));
-    }
-    // The largest window of the wanted proportion: all rows or all columns, whichever fits.
-    let (cut_h, cut_w) = if have_h * width > have_w * height {
-        ((have_w * height / width).max(1), have_w)
-    } else {
-        (have_h, (have_h * width / height).max(1))
-    };
-    let (top, left) = ((have_h - cut_h) / 2, (have_w - cut_w) / 2);
-    let cut = picture.crop_imm(left as u32, top as u32, cut_w as u32, cut_h as u32);
-    let (w, h) = (width as u32, height as u32);
-    Ok(match cut {
-        DynamicImage::ImageLuma8(p) => imageops::resize(&p, w, h, FilterType::Lanczos3).into(),
-        other => imageops::resize(&other.into_rgb8(), w, h, FilterType::Lanczos3).into(),
-    })
-}
-
-fn damaged(file: &Path, error: &ImageError) -> Error {
-    let why = match error {
-        ImageError::Limits(_) => format!("is beyond the limits for pictures: {error}"),
-        ImageError::Unsupported(_) => format!("is not a PNG or JPEG that can be read: {error}"),
-        _ => format!("cannot be decoded: {error}"),
-    };
-    Error::format(file, "", why.to_lowercase())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,7 +216,8 @@ mod tests {
     }
 
     fn sized(height: usize, width: usize) -> Options {
-        Options { size: Some((height, width)), ..Options::default() }
+        let target = Target { size: Some((height, width)), channels: 3 };
+        Options { target, ..Options::default() }
     }
 
     #[test]
@@ -372,7 +239,9 @@ mod tests {
         let dir = Dir::new();
         GrayImage::from_fn(4, 4, |x, y| Luma([(40 * x + y) as u8])).save(dir.at("a.png")).unwrap();
         dir.rgb("b.png", 4, 4, |_, _| [255, 255, 255]);
-        let set = dir.read(&Options { channels: 1, ..Options::default() }).unwrap();
+        let set = dir
+            .read(&Options { target: Target { size: None, channels: 1 }, ..Options::default() })
+            .unwrap();
         assert_eq!(set.get(0).unwrap()[..5], [0, 40, 80, 120, 1]);
         assert_eq!(set.get(1).unwrap()[0], 255);
     }
@@ -424,78 +293,23 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_is_kept_and_a_flat_picture_stays_flat() {
-        let dir = Dir::new();
-        // A bright square in the middle of a wide dark picture: cropping leaves only the square.
-        dir.rgb("a.png", 90, 30, |x, _| if (30..60).contains(&x) { [200; 3] } else { [0; 3] });
-        let set = dir.read(&sized(8, 8)).unwrap();
-        assert!(set.data.iter().all(|b| *b == 200), "{:?}", &set.data[..8]);
-        // And a tall one at another proportion.
-        dir.rgb("a.png", 30, 90, |_, y| if (30..60).contains(&y) { [200; 3] } else { [0; 3] });
-        let set = dir.read(&sized(8, 8)).unwrap();
-        assert!(set.data.iter().all(|b| *b == 200));
-        assert_eq!(dir.read(&sized(5, 7)).unwrap().shape(), [3, 5, 7]);
-        // Enlarging one pixel.
-        dir.rgb("a.png", 1, 1, |_, _| [9, 8, 7]);
-        assert_eq!(dir.read(&sized(2, 3)).unwrap().data[..7], [9, 9, 9, 9, 9, 9, 8]);
-    }
-
-    #[test]
     fn sizes_must_agree_unless_one_is_given() {
         let dir = Dir::new();
         dir.rgb("a.png", 4, 4, |_, _| [0; 3]);
         dir.rgb("b.png", 5, 4, |_, _| [0; 3]);
-        assert!(
-            dir.said(&Options::default()).contains("b.png: is 5x4 and the first picture is 4x4")
-        );
+        assert!(dir.said(&Options::default()).contains("b.png: is 5x4, the first picture is 4x4"));
         assert_eq!(dir.read(&sized(4, 4)).unwrap().n, 2);
+        let tight = Options { max_total: 2 * 3 * 16 - 1, ..sized(4, 4) };
+        assert!(dir.said(&tight).contains("the limit is 95"));
+        std::fs::write(dir.at("b.png"), "no picture").unwrap();
+        assert!(dir.said(&sized(4, 4)).contains("b.png: "));
     }
 
     #[test]
-    fn damage_and_excess_are_named() {
+    fn a_folder_without_pictures_is_named() {
         let dir = Dir::new();
         assert!(dir.said(&Options::default()).contains("has no PNG or JPEG pictures"));
         assert!(matches!(read(&dir.at("none"), &Options::default()), Err(Error::Io { .. })));
-        assert!(dir.said(&sized(0, 4)).contains("`size`"));
-        assert!(dir.said(&Options { channels: 4, ..Options::default() }).contains("`channels`"));
-
-        dir.rgb("a.png", 64, 64, |x, y| [x as u8, y as u8, (x * y) as u8]);
-        let whole = std::fs::read(dir.at("a.png")).unwrap();
-        for options in [
-            Options { max_side: 63, ..Options::default() },
-            Options { max_decoded: 64 * 64, ..Options::default() },
-            Options { max_file: 10, ..Options::default() },
-            Options { max_total: 64 * 64, ..Options::default() },
-        ] {
-            assert!(dir.said(&options).contains("limit"), "{}", dir.said(&options));
-        }
-        for cut in [0, 1, 7, 20, 40, whole.len() / 2, whole.len() - 13] {
-            std::fs::write(dir.at("a.png"), &whole[..cut]).unwrap();
-            let said = dir.said(&Options::default());
-            assert!(said.contains("a.png: "), "{said}");
-        }
-        std::fs::write(dir.at("a.png"), "plainly not a picture").unwrap();
-        assert!(dir.said(&Options::default()).contains("is not a png or jpeg"));
-    }
-
-    #[test]
-    fn a_jpeg_is_turned_as_its_exif_says() {
-        let dir = Dir::new();
-        dir.rgb("a.jpg", 16, 8, |x, _| if x < 8 { [250; 3] } else { [5; 3] });
-        // Orientation 6 (turn right by 90 degrees), as a minimal EXIF block after the SOI marker.
-        let exif: &[u8] =
-            b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
-        let plain = std::fs::read(dir.at("a.jpg")).unwrap();
-        let mut turned = plain[..2].to_vec();
-        turned.extend([0xff, 0xe1]);
-        turned.extend(((exif.len() + 2) as u16).to_be_bytes());
-        turned.extend(exif);
-        turned.extend(&plain[2..]);
-        assert_eq!(dir.read(&Options::default()).unwrap().shape(), [3, 8, 16]);
-        std::fs::write(dir.at("a.jpg"), turned).unwrap();
-        let set = dir.read(&Options::default()).unwrap();
-        assert_eq!(set.shape(), [3, 16, 8]);
-        assert!(set.data[0] > 200 && set.data[15 * 8] < 50, "left has become top");
     }
 
     #[test]
