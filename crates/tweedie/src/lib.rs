@@ -25,5 +25,6 @@ pub mod run;
 pub mod sampler;
 pub mod state;
 pub mod tap;
+pub mod weight;
 
 pub use error::{Error, Result};

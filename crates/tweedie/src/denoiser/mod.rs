@@ -10,9 +10,11 @@ use crate::level::{Level, Levels};
 use crate::state::State;
 
 mod branches;
+mod network;
 mod pass;
 
 pub use branches::evaluate_branches;
+pub use network::{Network, NetworkDenoiser, Scaling, TimeCode, Times};
 pub use pass::{Branch, Cost, Pass, Row};
 
 /// A network that says what the clean sample was.

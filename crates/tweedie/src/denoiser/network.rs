@@ -1,0 +1,151 @@
+//! A raw network as a denoiser: what it is told of the level, and what its output means.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::denoiser::{Cond, Denoiser, Pass};
+use crate::error::Result;
+use crate::level::{Level, Levels};
+use crate::prediction::{Prediction, free_of_anchor};
+use crate::state::State;
+use crate::tap::Site;
+use crate::weight::Parameters;
+
+/// A network: noisy state, time and condition in, a prediction out.
+///
+/// It announces every block and attention to the pass, and holds its weights as [`Parameters`].
+pub trait Network: Parameters + Send + Sync {
+    /// The output for `x`, with the time that the network was trained on, one a row or one a
+    /// position (see [`Times`]).
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Rank`], [`crate::Error::Shape`] or [`crate::Error::Unsupported`] where state
+    /// or condition do not fit.
+    fn forward(&self, x: &State, time: &Times, cond: &Cond, pass: &mut Pass) -> Result<State>;
+
+    /// Every site that it announces, in order, once a pass.
+    fn sites(&self) -> Vec<Site>;
+
+    /// The natural shape of one sample, batch left out, where the network fixes it.
+    fn sample_shape(&self) -> Option<Vec<usize>> {
+        None
+    }
+}
+
+/// What a network is told of the levels: its own time, one a row or one a position.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Times {
+    /// `rows * positions` numbers, row-major.
+    pub values: Vec<f64>,
+    /// Positions in a row; 1 where a row has one time.
+    pub positions: usize,
+}
+
+/// How a level becomes the time that a network was trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TimeCode {
+    /// `t` times a number of training steps: diffusers' time step (1000 for most).
+    Steps(f64),
+    /// EDM's `c_noise`, `ln(sigma_edm) / 4`.
+    QuarterLogSigma,
+}
+
+impl TimeCode {
+    fn of(self, level: Level) -> f64 {
+        match self {
+            Self::Steps(steps) => level.t * steps,
+            Self::QuarterLogSigma => 0.25 * level.sigma_edm().ln(),
+        }
+    }
+
+    /// The times of a batch.
+    pub fn times(self, at: &Levels, batch: usize) -> Times {
+        match at {
+            Levels::One(level) => Times { values: vec![self.of(*level); batch], positions: 1 },
+            Levels::Rows(levels) => {
+                Times { values: levels.iter().map(|l| self.of(*l)).collect(), positions: 1 }
+            }
+            Levels::Positions { levels, positions, .. } => Times {
+                values: levels.iter().map(|l| self.of(*l)).collect(),
+                positions: *positions,
+            },
+            Levels::Fields(fields) => self.times(&fields[0].1, batch),
+        }
+    }
+}
+
+/// How input and output are scaled around the network.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scaling {
+    /// The state goes in as it is and the output is a [`Prediction`].
+    Predict(Prediction),
+    /// EDM's preconditioning (Karras et al. 2022, Table 1) around the network.
+    Edm {
+        /// The standard deviation of the data, `sigma_data`.
+        sigma_data: f64,
+    },
+}
+
+/// A network as a denoiser.
+#[derive(Clone)]
+pub struct NetworkDenoiser {
+    /// The network.
+    pub network: Arc<dyn Network>,
+    /// What it is told of the level.
+    pub time: TimeCode,
+    /// What goes in and what comes out.
+    pub scaling: Scaling,
+}
+
+/// `(c_skip, c_out, c_in)` of EDM for a state `x = alpha x0 + sigma eps`.
+fn edm(level: Level, data: f64) -> (f64, f64, f64) {
+    let sigma = level.sigma_edm();
+    let total = sigma.hypot(data);
+    let skip = data * data / (total * total);
+    (skip / level.alpha, sigma * data / total, 1.0 / (total * level.alpha))
+}
+
+impl NetworkDenoiser {
+    /// The raw output, as training wants it: with the state scaled and the levels told.
+    ///
+    /// # Errors
+    ///
+    /// What the network says.
+    pub fn raw(&self, x: &State, at: &Levels, cond: &Cond, pass: &mut Pass) -> Result<State> {
+        pass.count_forward();
+        let times = self.time.times(at, x.batch());
+        match self.scaling {
+            Scaling::Predict(_) => self.network.forward(x, &times, cond, pass),
+            Scaling::Edm { sigma_data } => {
+                let scaled = x.scaled(at, |l| edm(l, sigma_data).2);
+                self.network.forward(&scaled, &times, cond, pass)
+            }
+        }
+    }
+
+    /// The clean sample that a raw output means.
+    ///
+    /// # Errors
+    ///
+    /// As [`Prediction::x0`].
+    pub fn x0_of(&self, raw: &State, x: &State, at: &Levels) -> Result<State> {
+        match self.scaling {
+            Scaling::Predict(prediction) => prediction.x0(raw, x, at),
+            Scaling::Edm { sigma_data } => {
+                Ok(x.scaled(at, |l| edm(l, sigma_data).0)
+                    + raw.scaled(at, |l| edm(l, sigma_data).1))
+            }
+        }
+    }
+}
+
+impl Denoiser for NetworkDenoiser {
+    fn x0(&self, x: &State, at: &Levels, cond: &Cond, pass: &mut Pass) -> Result<State> {
+        let raw = self.raw(x, at, cond, pass)?;
+        self.x0_of(&raw, &free_of_anchor(x, cond.endpoint.as_ref(), at), at)
+    }
+}
