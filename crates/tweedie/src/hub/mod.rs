@@ -1,1 +1,25 @@
 //! Model folders and files; the only place that knows their vocabulary.
+//!
+//! A *folder* is a tree of files as diffusers writes it, on disk or inside the binary; a
+//! *component* is one of its parts (`unet`, `vae`, `scheduler` …); a *tensor set* is the weights of
+//! a component, in one safetensors file or in several. Everything that is read here comes from
+//! strangers: each length, offset, name and number is checked before it is used, no allocation
+//! follows a number that a file merely claims, and what is wrong is said in one line that names
+//! the file and the key.
+
+pub mod atomic;
+mod bytes;
+mod decode;
+pub mod folder;
+#[doc(hidden)]
+pub mod fuzz;
+mod header;
+pub mod json;
+pub mod save;
+pub mod tensor_set;
+pub mod tensors;
+
+pub use folder::{Component, Folder, ModelIndex};
+pub use save::{Output, Values, encode_safetensors, write_safetensors};
+pub use tensor_set::{Mismatch, TensorSet, Wanted};
+pub use tensors::{Dtype, TensorFile, TensorInfo};

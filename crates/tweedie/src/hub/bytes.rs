@@ -1,0 +1,55 @@
+//! The bytes of a file, wherever they live.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::{Error, Result};
+
+/// The bytes of a file: shared memory, or part of the binary. Cloning shares them.
+#[derive(Clone)]
+pub(crate) enum Bytes {
+    /// Bytes on the heap.
+    Shared(Arc<[u8]>),
+    /// Bytes that are part of the program.
+    Static(&'static [u8]),
+}
+
+impl Bytes {
+    /// The bytes of the file at `path`.
+    ///
+    /// # Errors
+    /// The system refuses the file, or it is not a plain file (a directory, a device, a pipe).
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let about = std::fs::metadata(path).map_err(Error::io(path))?;
+        if !about.is_file() {
+            return Err(Error::format(path, "", "this is not a plain file"));
+        }
+        Ok(Self::Shared(std::fs::read(path).map_err(Error::io(path))?.into()))
+    }
+
+    /// All bytes.
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Shared(bytes) => bytes,
+            Self::Static(bytes) => bytes,
+        }
+    }
+}
+
+impl From<&'static [u8]> for Bytes {
+    fn from(bytes: &'static [u8]) -> Self {
+        Self::Static(bytes)
+    }
+}
+
+impl From<Arc<[u8]>> for Bytes {
+    fn from(bytes: Arc<[u8]>) -> Self {
+        Self::Shared(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Shared(bytes.into())
+    }
+}

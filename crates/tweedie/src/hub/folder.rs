@@ -1,0 +1,605 @@
+//! A model folder as diffusers writes it, seen as a small tree of files.
+//!
+//! ```text
+//! model_index.json                         which component is of which class
+//! scheduler/scheduler_config.json
+//! unet/config.json, unet/diffusion_pytorch_model[.VARIANT].safetensors
+//! text_encoder/config.json, text_encoder/model[.VARIANT].safetensors
+//! tokenizer/vocab.json, tokenizer/merges.txt …
+//! ```
+//!
+//! The tree lies on the disk or inside the binary. A folder without `model_index.json` that holds
+//! a `config.json` is a single component. Names that come out of a file are never followed out of
+//! the folder.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::bytes::Bytes;
+use super::json::{self, one_line};
+use super::tensor_set::TensorSet;
+use super::tensors::TensorFile;
+use crate::{Error, Result};
+
+/// Files of a folder that is part of the binary: path within the folder, and content.
+pub type Embedded = &'static [(&'static str, &'static [u8])];
+
+/// The index of a folder with several components.
+const INDEX: &str = "model_index.json";
+/// The names of a component's settings, in order of preference.
+const SETTINGS: [&str; 3] = ["config.json", "scheduler_config.json", "preprocessor_config.json"];
+/// The stems of a component's weights: diffusers' and transformers'.
+const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
+/// The most files that a listing of a folder on the disk goes through.
+const MAX_FILES: usize = 10_000;
+/// A text file of a component (vocabulary, merges) is at most this long.
+const MAX_TEXT: u64 = 64 << 20;
+
+/// A model folder.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    name: String,
+    source: Source,
+    index: Option<ModelIndex>,
+}
+
+#[derive(Clone)]
+enum Source {
+    Disk(PathBuf),
+    Embedded(Embedded),
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Disk(path) => write!(f, "Disk({})", path.display()),
+            Self::Embedded(files) => write!(f, "Embedded({} files)", files.len()),
+        }
+    }
+}
+
+/// What `model_index.json` says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelIndex {
+    /// The pipeline's class, such as `StableDiffusionPipeline`; empty where none is given.
+    pub class: String,
+    /// The components that are there: name, library and class, in the order of the file.
+    pub components: Vec<ComponentClass>,
+    /// The components that are named and left out (`[null, null]`).
+    pub absent: Vec<String>,
+    /// What else the file holds: arguments of the pipeline's constructor.
+    pub arguments: Map<String, Value>,
+}
+
+/// A line of `model_index.json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ComponentClass {
+    /// Its name, which is that of its folder: `unet`.
+    pub name: String,
+    /// The Python package that the class is from: `diffusers`.
+    pub library: String,
+    /// Its class: `UNet2DConditionModel`.
+    pub class: String,
+}
+
+/// One part of a model: its class, its settings, and its files.
+#[derive(Clone, Debug)]
+pub struct Component {
+    /// Its name: `unet`; empty for a folder that is a single component.
+    pub name: String,
+    /// Its class, as the index says or else as its settings say; empty where neither does.
+    pub class: String,
+    /// Its settings; empty for a component without any, such as a tokenizer.
+    pub config: Map<String, Value>,
+    /// Where the settings were found, for errors.
+    pub config_file: PathBuf,
+    folder: Folder,
+}
+
+/// The weights of a component, and whether the variant asked for was there.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    /// The weights.
+    pub tensors: TensorSet,
+    /// Whether they are those of the variant; `false` where the plain ones stand in for it.
+    pub variant: bool,
+}
+
+impl Folder {
+    /// Opens the folder at `path`: one with a `model_index.json`, or with a `config.json`.
+    ///
+    /// # Errors
+    /// There is no such folder, it holds neither file, or the index is wrong.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let about = std::fs::metadata(path).map_err(Error::io(path))?;
+        if !about.is_dir() {
+            return Err(Error::format(path, "", "wanted a model folder, found a file"));
+        }
+        Self::new(path.display().to_string(), Source::Disk(path.to_owned()))
+    }
+
+    /// A folder that is part of the binary. `name` stands for it in errors.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn embedded(name: impl Into<String>, files: Embedded) -> Result<Self> {
+        Self::new(name.into(), Source::Embedded(files))
+    }
+
+    fn new(name: String, source: Source) -> Result<Self> {
+        let mut folder = Self { name, source, index: None };
+        if folder.exists(INDEX) {
+            let file = folder.file(INDEX);
+            let map = json::object(&file, folder.read(INDEX)?.as_slice())?;
+            folder.index = Some(ModelIndex::read(&file, map)?);
+        } else if !SETTINGS.iter().any(|s| folder.exists(s)) {
+            let why = format!("not a model folder: it holds neither {INDEX} nor {}", SETTINGS[0]);
+            return Err(Error::format(folder.name, "", why));
+        }
+        Ok(folder)
+    }
+
+    /// What stands for the folder in errors: its path, or `builtin:NAME`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The index, where the folder has several components.
+    #[must_use]
+    pub fn index(&self) -> Option<&ModelIndex> {
+        self.index.as_ref()
+    }
+
+    /// Whether the folder holds the file `path`. Paths out of the folder do not exist.
+    #[must_use]
+    pub fn exists(&self, path: &str) -> bool {
+        within(path)
+            && match &self.source {
+                Source::Disk(root) => root.join(path).is_file(),
+                Source::Embedded(files) => files.iter().any(|(name, _)| *name == path),
+            }
+    }
+
+    /// The files of the folder, in order.
+    ///
+    /// # Errors
+    /// The system refuses, or there are more than ten thousand.
+    pub fn files(&self) -> Result<Vec<String>> {
+        let mut out = Vec::new();
+        match &self.source {
+            Source::Embedded(files) => out.extend(files.iter().map(|(n, _)| (*n).to_owned())),
+            Source::Disk(root) => walk(root, "", 0, &mut out)?,
+        }
+        out.sort();
+        Ok(out)
+    }
+
+    /// The text of a small file (settings, a vocabulary) of at most 64 MiB.
+    ///
+    /// # Errors
+    /// There is no such file, it is too long, or it is not UTF-8.
+    pub fn text(&self, path: &str) -> Result<Cow<'static, str>> {
+        let file = self.file(path);
+        if let Source::Disk(_) = self.source
+            && std::fs::metadata(&file).is_ok_and(|m| m.len() > MAX_TEXT)
+        {
+            return Err(Error::format(file, "", format!("longer than {MAX_TEXT} bytes")));
+        }
+        let bytes = self.read(path)?;
+        if let Bytes::Static(bytes) = bytes
+            && let Ok(text) = std::str::from_utf8(bytes)
+        {
+            return Ok(Cow::Borrowed(text));
+        }
+        match std::str::from_utf8(bytes.as_slice()) {
+            Ok(text) => Ok(Cow::Owned(text.to_owned())),
+            Err(e) => Err(Error::format(file, "", format!("wanted UTF-8, found {e}"))),
+        }
+    }
+
+    /// The JSON object in the file `path`.
+    ///
+    /// # Errors
+    /// There is no such file, or it is not a JSON object.
+    pub fn json(&self, path: &str) -> Result<Map<String, Value>> {
+        json::object(&self.file(path), self.read(path)?.as_slice())
+    }
+
+    /// The safetensors file `path`.
+    ///
+    /// # Errors
+    /// There is no such file, or those of [`TensorFile::open`].
+    pub fn tensor_file(&self, path: &str) -> Result<TensorFile> {
+        TensorFile::new(self.file(path), self.read(path)?)
+    }
+
+    /// The names of the components that are there, in order. A folder that is a single component
+    /// has one, without a name.
+    pub fn components(&self) -> impl Iterator<Item = &str> {
+        let single = if self.index.is_none() { Some("") } else { None };
+        let listed = self.index.iter().flat_map(|i| i.components.iter().map(|c| c.name.as_str()));
+        single.into_iter().chain(listed)
+    }
+
+    /// The component `name`; the empty name stands for that of a folder which is a single one.
+    ///
+    /// # Errors
+    /// There is no such component (the error says so where the index leaves it out on purpose), or
+    /// its settings are not JSON.
+    pub fn component(&self, name: &str) -> Result<Component> {
+        let listed = self.index.as_ref().map(|i| i.find(&self.name, name)).transpose()?;
+        if listed.is_none() && !name.is_empty() {
+            let kind = format!("component of {}", self.name);
+            return Err(Error::unknown(kind, &one_line(name), []));
+        }
+        let prefix = if name.is_empty() { String::new() } else { format!("{name}/") };
+        let found = SETTINGS.iter().map(|s| format!("{prefix}{s}")).find(|f| self.exists(f));
+        let config = found.as_ref().map(|f| self.json(f)).transpose()?.unwrap_or_default();
+        let config_file = self.file(found.as_deref().unwrap_or(&prefix));
+        let class = match listed {
+            Some(line) => line.class.clone(),
+            None => class_of(&config).unwrap_or_default().to_owned(),
+        };
+        Ok(Component { name: name.to_owned(), class, config, config_file, folder: self.clone() })
+    }
+
+    /// The file `path` of the folder as errors name it.
+    pub(crate) fn file(&self, path: &str) -> PathBuf {
+        match &self.source {
+            Source::Disk(root) => root.join(path),
+            Source::Embedded(_) => PathBuf::from(format!("{}/{path}", self.name)),
+        }
+    }
+
+    fn read(&self, path: &str) -> Result<Bytes> {
+        let file = self.file(path);
+        if !within(path) {
+            return Err(Error::format(&*self.name, one_line(path), "a path out of the folder"));
+        }
+        match &self.source {
+            Source::Disk(_) => Bytes::open(&file),
+            Source::Embedded(files) => files
+                .iter()
+                .find(|(name, _)| *name == path)
+                .map(|(_, bytes)| Bytes::Static(bytes))
+                .ok_or_else(|| Error::io(file)(std::io::ErrorKind::NotFound.into())),
+        }
+    }
+}
+
+impl ModelIndex {
+    /// Reads the object in `model_index.json`.
+    fn read(file: &Path, map: Map<String, Value>) -> Result<Self> {
+        let mut index = Self::default();
+        for (key, value) in map {
+            match value {
+                Value::String(class) if key == "_class_name" => index.class = class,
+                // Custom pipelines name a file and a class here; the class is what says what to do.
+                Value::Array(pair) if key == "_class_name" => {
+                    let last = pair.last().and_then(Value::as_str).unwrap_or_default();
+                    last.clone_into(&mut index.class);
+                }
+                _ if key.starts_with('_') => {}
+                Value::Array(pair) if !key.is_empty() => match pair.as_slice() {
+                    [Value::Null, Value::Null] => index.absent.push(key),
+                    [Value::String(library), Value::String(class)] => {
+                        if !within(&key) || key.contains('/') {
+                            let why = "wanted the name of a folder beside the index";
+                            return Err(Error::format(file, one_line(&key), why));
+                        }
+                        let (name, library, class) = (key, library.clone(), class.clone());
+                        index.components.push(ComponentClass { name, library, class });
+                    }
+                    _ => {
+                        index.arguments.insert(key, Value::Array(pair));
+                    }
+                },
+                other => {
+                    index.arguments.insert(key, other);
+                }
+            }
+        }
+        Ok(index)
+    }
+
+    fn find(&self, folder: &str, name: &str) -> Result<&ComponentClass> {
+        if let Some(line) = self.components.iter().find(|c| c.name == name) {
+            return Ok(line);
+        }
+        if self.absent.iter().any(|a| a == name) {
+            return Err(Error::format(folder, one_line(name), format!("{INDEX} leaves it out")));
+        }
+        let known = self.components.iter().map(|c| c.name.as_str());
+        Err(Error::unknown(format!("component of {folder}"), &one_line(name), known))
+    }
+}
+
+impl Component {
+    /// Whether the component has weights, in safetensors, of any variant.
+    #[must_use]
+    pub fn has_weights(&self) -> bool {
+        STEMS.iter().any(|stem| self.plain(stem).is_some() || self.variants(stem).next().is_some())
+    }
+
+    /// The plain weights.
+    ///
+    /// # Errors
+    /// There are none in safetensors (the error names what was looked for), or they are wrong.
+    pub fn tensors(&self) -> Result<TensorSet> {
+        self.weights(None).map(|w| w.tensors)
+    }
+
+    /// The weights of a variant (`fp16`), or the plain ones where the component has none of it.
+    ///
+    /// # Errors
+    /// There are neither, or they are wrong.
+    pub fn weights(&self, variant: Option<&str>) -> Result<Weights> {
+        if let Some(v) = variant
+            && (v.is_empty() || !v.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)))
+        {
+            let why = format!("`{}` is no name of a variant", one_line(v));
+            return Err(Error::setting("variant", why));
+        }
+        for stem in STEMS {
+            let of_variant = variant.and_then(|v| {
+                let names = [
+                    format!("{stem}.{v}.safetensors"),
+                    format!("{stem}.safetensors.index.{v}.json"),
+                    format!("{stem}.safetensors.{v}.index.json"),
+                ];
+                names.into_iter().find(|n| self.exists(n))
+            });
+            let found = of_variant.is_some();
+            if let Some(file) = of_variant.or_else(|| self.plain(stem)) {
+                return Ok(Weights { tensors: self.open(&file)?, variant: found });
+            }
+        }
+        let others: Vec<String> = STEMS.iter().flat_map(|s| self.variants(s)).collect();
+        let mut why = format!(
+            "no weights: wanted {}",
+            STEMS.map(|s| format!("{s}.safetensors")).join(" or ")
+        );
+        if !others.is_empty() {
+            why += &format!("; there are variants: {}", one_line(&others.join(", ")));
+        } else if self.exists("diffusion_pytorch_model.bin") || self.exists("pytorch_model.bin") {
+            why += ", found only a .bin file; save the model with `safe_serialization=True`";
+        }
+        Err(Error::format(self.folder.file(&self.name), "", why))
+    }
+
+    /// Whether the component's folder holds `file`.
+    #[must_use]
+    pub fn exists(&self, file: &str) -> bool {
+        self.folder.exists(&self.path(file))
+    }
+
+    /// The text of a file in the component's folder; see [`Folder::text`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn text(&self, file: &str) -> Result<Cow<'static, str>> {
+        self.folder.text(&self.path(file))
+    }
+
+    /// The JSON object in a file of the component's folder.
+    ///
+    /// # Errors
+    /// There is no such file, or it is not a JSON object.
+    pub fn json(&self, file: &str) -> Result<Map<String, Value>> {
+        self.folder.json(&self.path(file))
+    }
+
+    /// The path of a file of the component, as errors name it.
+    #[must_use]
+    pub fn file(&self, file: &str) -> PathBuf {
+        self.folder.file(&self.path(file))
+    }
+
+    fn path(&self, file: &str) -> String {
+        if self.name.is_empty() { file.to_owned() } else { format!("{}/{file}", self.name) }
+    }
+
+    fn plain(&self, stem: &str) -> Option<String> {
+        let names = [format!("{stem}.safetensors"), format!("{stem}.safetensors.index.json")];
+        names.into_iter().find(|n| self.exists(n))
+    }
+
+    /// The files of other variants of `stem`, in order.
+    fn variants(&self, stem: &str) -> impl Iterator<Item = String> {
+        let prefix = self.path(&format!("{stem}."));
+        let files = self.folder.files().unwrap_or_default().into_iter();
+        let rest = files.filter_map(move |f| f.strip_prefix(&prefix).map(str::to_owned));
+        rest.filter(|r| r.len() < 64 && !r.contains('/'))
+            .filter_map(|r| r.strip_suffix(".safetensors").map(str::to_owned))
+    }
+
+    fn open(&self, file: &str) -> Result<TensorSet> {
+        let path = self.path(file);
+        let has_extension = |ext: &str| Path::new(file).extension().is_some_and(|e| e == ext);
+        if has_extension("safetensors") {
+            return self.folder.tensor_file(&path).map(TensorSet::from);
+        }
+        let index = self.folder.read(&path)?;
+        TensorSet::from_index(&self.folder.file(&path), index.as_slice(), |shard| {
+            self.folder.tensor_file(&self.path(shard))
+        })
+    }
+}
+
+/// The class that a component's own settings name: diffusers' `_class_name`, or the first of
+/// transformers' `architectures`.
+#[must_use]
+pub fn class_of(config: &Map<String, Value>) -> Option<&str> {
+    let named = config.get("_class_name").and_then(Value::as_str);
+    named.or_else(|| config.get("architectures")?.get(0)?.as_str())
+}
+
+/// Whether `path` stays within its folder: plain names between single slashes.
+fn within(path: &str) -> bool {
+    !path.is_empty()
+        && path.len() <= 512
+        && !path.contains(['\\', '\0', ':'])
+        && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+}
+
+fn walk(root: &Path, at: &str, depth: usize, out: &mut Vec<String>) -> Result<()> {
+    let here = root.join(at);
+    for entry in std::fs::read_dir(&here).map_err(Error::io(&here))? {
+        let entry = entry.map_err(Error::io(&here))?;
+        // A name that is not UTF-8 is none that a model has.
+        let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+        let path = if at.is_empty() { name } else { format!("{at}/{name}") };
+        let is_folder = entry.file_type().is_ok_and(|t| t.is_dir());
+        if is_folder && depth < 4 {
+            walk(root, &path, depth + 1, out)?;
+        } else if !is_folder {
+            out.push(path);
+        }
+        if out.len() > MAX_FILES {
+            return Err(Error::format(root, "", format!("more than {MAX_FILES} files")));
+        }
+    }
+    Ok(())
+}
+
+/// The models in the binary: name and files.
+pub type Builtins = BTreeMap<&'static str, Embedded>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::{Dtype, Output, encode_safetensors};
+
+    const INDEX_TEXT: &[u8] = br#"{"_class_name":"StableDiffusionPipeline",
+        "_diffusers_version":"0.42.0","unet":["diffusers","UNet2DConditionModel"],
+        "scheduler":["diffusers","DDIMScheduler"],"safety_checker":[null,null],
+        "requires_safety_checker":false}"#;
+
+    fn weights(value: f32) -> Vec<u8> {
+        let tensor = [value];
+        let tensor = Output::f32("w", &[1], &tensor, Dtype::F32);
+        encode_safetensors(&[tensor], &BTreeMap::new()).unwrap()
+    }
+
+    fn model() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let put = |path: &str, bytes: &[u8]| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        };
+        put("model_index.json", INDEX_TEXT);
+        put("scheduler/scheduler_config.json", b"{\"_class_name\":\"DDIMScheduler\"}");
+        put("unet/config.json", b"{\"_class_name\":\"UNet2DConditionModel\",\"in_channels\":4}");
+        put("unet/diffusion_pytorch_model.safetensors", &weights(1.0));
+        root
+    }
+
+    #[test]
+    fn a_folder_on_the_disk() {
+        let root = model();
+        let folder = Folder::open(root.path()).unwrap();
+        let index = folder.index().unwrap();
+        assert_eq!(index.class, "StableDiffusionPipeline");
+        assert_eq!(index.absent, ["safety_checker"]);
+        assert_eq!(index.arguments["requires_safety_checker"], false);
+        assert_eq!(folder.components().collect::<Vec<_>>(), ["unet", "scheduler"]);
+        let unet = folder.component("unet").unwrap();
+        assert_eq!(
+            (unet.class.as_str(), &unet.config["in_channels"]),
+            ("UNet2DConditionModel", &4.into())
+        );
+        assert_eq!(unet.tensors().unwrap().read_f32("w").unwrap(), [1.0]);
+        assert!(!folder.component("scheduler").unwrap().has_weights());
+        assert_eq!(folder.files().unwrap().len(), 4);
+        let error = |name: &str| folder.component(name).unwrap_err().to_string();
+        assert!(error("unett").contains("did you mean `unet`"));
+        assert!(error("safety_checker").contains("leaves it out"));
+        assert!(folder.component("scheduler").unwrap().tensors().is_err());
+    }
+
+    #[test]
+    fn variants_fall_back_to_plain_weights() {
+        let root = model();
+        let unet = root.path().join("unet");
+        let component = || Folder::open(root.path()).unwrap().component("unet").unwrap();
+        let read = |v: Option<&str>| {
+            let weights = component().weights(v).unwrap();
+            (weights.tensors.read_f32("w").unwrap()[0], weights.variant)
+        };
+        assert_eq!(read(Some("fp16")), (1.0, false));
+        std::fs::write(unet.join("diffusion_pytorch_model.fp16.safetensors"), weights(2.0))
+            .unwrap();
+        assert_eq!(read(Some("fp16")), (2.0, true));
+        assert_eq!(read(None), (1.0, false));
+        std::fs::remove_file(unet.join("diffusion_pytorch_model.fp16.safetensors")).unwrap();
+        // Shards of a variant, in the new form and in the old one.
+        std::fs::write(unet.join("part.safetensors"), weights(3.0)).unwrap();
+        let index = br#"{"metadata":{"total_size":4},"weight_map":{"w":"part.safetensors"}}"#;
+        for name in ["index.fp16.json", "fp16.index.json"] {
+            let path = unet.join(format!("diffusion_pytorch_model.safetensors.{name}"));
+            std::fs::write(&path, index).unwrap();
+            assert_eq!(read(Some("fp16")), (3.0, true));
+            std::fs::remove_file(path).unwrap();
+        }
+        std::fs::rename(
+            unet.join("diffusion_pytorch_model.safetensors"),
+            unet.join("diffusion_pytorch_model.bf16.safetensors"),
+        )
+        .unwrap();
+        let error = component().weights(Some("fp16")).unwrap_err().to_string();
+        assert!(error.contains("variants: bf16"), "{error}");
+        assert!(component().has_weights());
+        assert!(component().weights(Some("../x")).is_err());
+    }
+
+    #[test]
+    fn a_folder_in_the_binary_and_a_single_component() {
+        let bytes: &'static [u8] = weights(4.0).leak();
+        let files: Embedded = vec![
+            ("config.json", b"{\"architectures\":[\"CLIPTextModel\"]}".as_slice()),
+            ("model.safetensors", bytes),
+        ]
+        .leak();
+        let folder = Folder::embedded("builtin:x", files).unwrap();
+        assert_eq!(folder.components().collect::<Vec<_>>(), [""]);
+        let only = folder.component("").unwrap();
+        assert_eq!(only.class, "CLIPTextModel");
+        assert_eq!(only.tensors().unwrap().read_f32("w").unwrap(), [4.0]);
+        assert!(folder.component("unet").is_err());
+        let error = only.json("none.json").unwrap_err().to_string();
+        assert!(error.starts_with("builtin:x/none.json: "), "{error}");
+    }
+
+    #[test]
+    fn nothing_leads_out_of_a_folder() {
+        let root = model();
+        std::fs::write(root.path().join("unet/secret.json"), "{}").unwrap();
+        let inner = Folder::open(root.path().join("scheduler")).unwrap();
+        for path in
+            ["../unet/secret.json", "/etc/passwd", "a/../../unet/secret.json", "..\\x", "", "a//b"]
+        {
+            assert!(!inner.exists(path) && inner.text(path).is_err() && inner.json(path).is_err());
+        }
+        let index = r#"{"_class_name":"X","../unet":["diffusers","UNet2DModel"]}"#;
+        std::fs::write(root.path().join("model_index.json"), index).unwrap();
+        let error = Folder::open(root.path()).unwrap_err().to_string();
+        assert!(error.contains("`../unet`"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_model_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let error = Folder::open(root.path()).unwrap_err().to_string();
+        assert!(error.contains("neither model_index.json nor config.json"), "{error}");
+        assert!(Folder::open(root.path().join("no")).is_err());
+        std::fs::write(root.path().join("model_index.json"), "{\"unet\":[").unwrap();
+        let error = Folder::open(root.path()).unwrap_err().to_string();
+        assert!(error.contains("model_index.json: not valid JSON"), "{error}");
+    }
+}

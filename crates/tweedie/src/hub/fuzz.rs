@@ -1,0 +1,256 @@
+//! Broken files by the thousand, for the tests and the lab's `soak`.
+//!
+//! Every mutation is a function of the seed and its number. A reader must answer each with what it
+//! could read or with a one-line error that names the file; a panic or a message of several lines
+//! is a finding.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::{Dtype, Output, TensorFile, TensorSet, encode_safetensors};
+use crate::Result;
+
+/// How many mutations of each kind of answer there were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Mutations that were still readable.
+    pub read: usize,
+    /// Mutations that were refused with an error.
+    pub refused: usize,
+}
+
+/// Reads `mutations` broken safetensors files; the finding is the number of the first one that
+/// was not answered properly, and how.
+pub fn safetensors(mutations: usize, seed: u64) -> Result<Tally, String> {
+    let bases = bases().map_err(|e| e.to_string())?;
+    let mut tally = Tally::default();
+    for number in 0..mutations {
+        let mut dice = Dice::new(seed, number as u64);
+        let mut bytes = bases[dice.below(bases.len())].clone();
+        for _ in 0..=dice.below(3) {
+            bytes = mutate(bytes, &mut dice);
+        }
+        answer(number, &mut tally, || read_all(bytes))?;
+    }
+    Ok(tally)
+}
+
+/// Calls `read` on one broken input and books its answer.
+pub(crate) fn answer(
+    number: usize,
+    tally: &mut Tally,
+    read: impl FnOnce() -> Result<()>,
+) -> Result<(), String> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Err(_) => return Err(format!("mutation {number}: panic")),
+        Ok(Ok(())) => tally.read += 1,
+        Ok(Err(error)) => {
+            let message = error.to_string();
+            if message.contains('\n') || message.len() > 2000 || message.is_empty() {
+                return Err(format!("mutation {number}: not a one-line error: {message:?}"));
+            }
+            tally.refused += 1;
+        }
+    }
+    Ok(())
+}
+
+/// A source of numbers that is a function of the seed and the mutation's number (SplitMix64;
+/// Steele, Lea and Flood, 2014).
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64, number: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number.wrapping_mul(0xd1b5_4a32_d192_ed03))
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `n`; 0 for 0.
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        (self.next() % (n.max(1) as u64)) as usize
+    }
+
+    pub(crate) fn pick<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {
+        of[self.below(of.len())]
+    }
+}
+
+/// Changes a text that should be JSON: numbers to extreme ones, pieces left out, doubled or put in.
+pub(crate) fn mutate_json(text: &mut Vec<u8>, dice: &mut Dice) {
+    const NUMBERS: &[&str] = &[
+        "0",
+        "-1",
+        "1",
+        "18446744073709551615",
+        "18446744073709551616",
+        "9223372036854775807",
+        "1125899906842624",
+        "4294967296",
+        "1e308",
+        "1e999",
+        "0.5",
+        "NaN",
+        "-Infinity",
+        "null",
+    ];
+    const TOKENS: &[&str] = &[
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "\"",
+        "null",
+        "true",
+        "[[[[",
+        "\\u0000",
+        "\n",
+        "\"x\":1,",
+        "\"F64\"",
+        "\"C64\"",
+        "\"F4\"",
+        "\"BOOL\"",
+        "\u{1f600}",
+        "-",
+    ];
+    if text.is_empty() {
+        return;
+    }
+    match dice.below(5) {
+        0 => {
+            let starts: Vec<usize> = (0..text.len())
+                .filter(|i| text[*i].is_ascii_digit() && (*i == 0 || !text[i - 1].is_ascii_digit()))
+                .collect();
+            if let Some(from) = starts.get(dice.below(starts.len())).copied() {
+                let run = text[from..].iter().take_while(|b| b.is_ascii_digit()).count();
+                text.splice(from..from + run, dice.pick(NUMBERS).bytes());
+            }
+        }
+        1 => {
+            let from = dice.below(text.len());
+            let to = (from + 1 + dice.below(20)).min(text.len());
+            text.drain(from..to);
+        }
+        2 => {
+            let from = dice.below(text.len());
+            let to = (from + 1 + dice.below(60)).min(text.len());
+            let piece = text[from..to].to_vec();
+            let at = dice.below(text.len());
+            text.splice(at..at, piece);
+        }
+        3 => {
+            let at = dice.below(text.len());
+            text.splice(at..at, dice.pick(TOKENS).bytes());
+        }
+        _ => {
+            let at = dice.below(text.len());
+            text[at] ^= 1 << dice.below(8);
+        }
+    }
+}
+
+fn bases() -> Result<Vec<Vec<u8>>> {
+    let none = BTreeMap::new();
+    let values: Vec<f32> = (0..64).map(|i| i as f32 - 20.0).collect();
+    let some = [
+        Output::f32("conv_in.weight", &[4, 16], &values, Dtype::F16),
+        Output::f32("conv_in.bias", &[64], &values, Dtype::F32),
+        Output::f32("scale", &[], &values[..1], Dtype::BF16),
+        Output::f32("nothing", &[0, 3], &[], Dtype::F32),
+        Output::i64("ids", &[2], &[1, 2]),
+        Output::u8("state", &[3], b"abc"),
+    ];
+    let many: Vec<String> = (0..200).map(|i| format!("blocks.{i}.weight")).collect();
+    let many: Vec<_> =
+        many.iter().map(|n| Output::f32(n, &[1], &values[..1], Dtype::F32)).collect();
+    let note = BTreeMap::from([("note".to_owned(), "{\"a\":[1,2]}".to_owned())]);
+    Ok(vec![
+        encode_safetensors(&some, &note)?,
+        encode_safetensors(&many, &none)?,
+        encode_safetensors(&some[..1], &none)?,
+        encode_safetensors(&[], &none)?,
+    ])
+}
+
+fn mutate(mut bytes: Vec<u8>, dice: &mut Dice) -> Vec<u8> {
+    let header = bytes
+        .first_chunk::<8>()
+        .map_or(0, |n| usize::try_from(u64::from_le_bytes(*n)).unwrap_or(0))
+        .min(bytes.len().saturating_sub(8));
+    match dice.below(8) {
+        0 => bytes.truncate(dice.below(bytes.len() + 1)),
+        1 => {
+            for _ in 0..=dice.below(16) {
+                let at = dice.below(bytes.len());
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte ^= 1 << dice.below(8);
+                }
+            }
+        }
+        2 if bytes.len() >= 8 => {
+            let length = match dice.below(4) {
+                0 => dice.next(),
+                1 => u64::MAX - dice.below(16) as u64,
+                2 => (header + dice.below(32)) as u64,
+                _ => header.saturating_sub(dice.below(32)) as u64,
+            };
+            bytes[..8].copy_from_slice(&length.to_le_bytes());
+        }
+        3 => {
+            let extra = dice.below(40);
+            bytes.extend((0..extra).map(|_| dice.next() as u8));
+        }
+        // The rest keeps the length of the header right, so that the parser gets to see it.
+        _ if bytes.len() >= 8 => {
+            let mut text = bytes[8..8 + header].to_vec();
+            for _ in 0..=dice.below(3) {
+                mutate_json(&mut text, dice);
+            }
+            let mut out = (text.len() as u64).to_le_bytes().to_vec();
+            out.extend(text);
+            out.extend(&bytes[8 + header..]);
+            bytes = out;
+        }
+        _ => {}
+    }
+    bytes
+}
+
+fn read_all(bytes: Vec<u8>) -> Result<()> {
+    let set = TensorSet::from(TensorFile::from_bytes(bytes, "mutation.safetensors")?);
+    for name in set.names() {
+        let info = set.info(name)?;
+        set.raw(name)?;
+        let read = set.read_f32(name).map(|v| v.len());
+        if read.as_ref().is_ok_and(|n| *n != info.elements()) {
+            return Err(crate::Error::format(set.name(), name, "a wrong number of values\n"));
+        }
+        let _ = set.read_i64(name);
+    }
+    set.check(&[super::Wanted::new("conv_in.weight", [4, 16])])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broken_files_are_answered() {
+        let tally = safetensors(1000, 1).unwrap();
+        assert_eq!(tally.read + tally.refused, 1000);
+        assert!(tally.refused > 800, "{tally:?}");
+        assert_eq!(tally, safetensors(1000, 1).unwrap());
+        // Undamaged, the bases are read: what is refused above is refused for its damage.
+        for bytes in bases().unwrap() {
+            let file = TensorFile::from_bytes(bytes, "base").unwrap();
+            assert!(file.names().all(|n| file.read_f32(n).is_ok()));
+        }
+    }
+}
