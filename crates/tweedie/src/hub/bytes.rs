@@ -3,11 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use tweedie_kernels::mmap::MappedFile;
+
 use crate::{Error, Result};
 
-/// The bytes of a file: shared memory, or part of the binary. Cloning shares them.
+/// The bytes of a file: mapped, on the heap, or part of the binary. Cloning shares them.
 #[derive(Clone)]
 pub(crate) enum Bytes {
+    /// Bytes of a file that is mapped: the system reads a page when it is touched.
+    Mapped(Arc<MappedFile>),
     /// Bytes on the heap.
     Shared(Arc<[u8]>),
     /// Bytes that are part of the program.
@@ -15,7 +19,7 @@ pub(crate) enum Bytes {
 }
 
 impl Bytes {
-    /// The bytes of the file at `path`.
+    /// The bytes of the file at `path`, mapped.
     ///
     /// # Errors
     /// The system refuses the file, or it is not a plain file (a directory, a device, a pipe).
@@ -24,12 +28,13 @@ impl Bytes {
         if !about.is_file() {
             return Err(Error::format(path, "", "this is not a plain file"));
         }
-        Ok(Self::Shared(std::fs::read(path).map_err(Error::io(path))?.into()))
+        Ok(Self::Mapped(Arc::new(MappedFile::open(path).map_err(Error::io(path))?)))
     }
 
     /// All bytes.
     pub(crate) fn as_slice(&self) -> &[u8] {
         match self {
+            Self::Mapped(file) => file.bytes(),
             Self::Shared(bytes) => bytes,
             Self::Static(bytes) => bytes,
         }

@@ -1,1 +1,3 @@
 //! Networks with sites, in the configuration and naming of the published classes.
+
+pub mod config;
