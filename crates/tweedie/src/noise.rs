@@ -18,6 +18,13 @@ pub trait Noise: Debug + Send {
     /// What the source has to say: a tape that ended, rows that do not match.
     fn draw(&mut self, like: &State) -> Result<State>;
 
+    /// Uniform numbers in (0, 1), `width` a row, for tokens and choices.
+    ///
+    /// # Errors
+    ///
+    /// As [`Noise::draw`].
+    fn uniform(&mut self, batch: usize, width: usize) -> Result<Vec<Vec<f64>>>;
+
     /// A source for a forked run: the same past, an independent future.
     fn fork(&self, branch: u64) -> Box<dyn Noise>;
 
@@ -45,17 +52,22 @@ impl Seeded {
     pub fn of_seeds(seeds: impl IntoIterator<Item = u64>) -> Self {
         Self { rows: seeds.into_iter().map(|seed| (seed, SAMPLING)).collect(), draws: 0 }
     }
+
+    fn check(&self, batch: usize) -> Result<()> {
+        if batch == self.rows.len() {
+            return Ok(());
+        }
+        Err(Error::Shape {
+            what: "rows of noise, one seed each".into(),
+            wanted: vec![batch],
+            found: vec![self.rows.len()],
+        })
+    }
 }
 
 impl Noise for Seeded {
     fn draw(&mut self, like: &State) -> Result<State> {
-        if like.batch() != self.rows.len() {
-            return Err(Error::Shape {
-                what: "rows of noise, one seed each".into(),
-                wanted: vec![like.batch()],
-                found: vec![self.rows.len()],
-            });
-        }
+        self.check(like.batch())?;
         let width = like.real_features();
         let mut rows = vec![0.0; width * self.rows.len()];
         for (row, (seed, stream)) in rows.chunks_mut(width.max(1)).zip(&self.rows) {
@@ -63,6 +75,17 @@ impl Noise for Seeded {
         }
         self.draws += 1;
         from_rows(like, &rows, width)
+    }
+
+    fn uniform(&mut self, batch: usize, width: usize) -> Result<Vec<Vec<f64>>> {
+        self.check(batch)?;
+        let draws = self.rows.iter().map(|(seed, stream)| {
+            let mut generator = Key::new(*seed, *stream, self.draws).generator();
+            (0..width).map(|_| generator.uniform()).collect()
+        });
+        let draws = draws.collect();
+        self.draws += 1;
+        Ok(draws)
     }
 
     fn fork(&self, branch: u64) -> Box<dyn Noise> {
@@ -114,6 +137,10 @@ impl Noise for Silent {
         Ok(like.zeros_like())
     }
 
+    fn uniform(&mut self, batch: usize, width: usize) -> Result<Vec<Vec<f64>>> {
+        Ok(vec![vec![0.5; width]; batch])
+    }
+
     fn fork(&self, _branch: u64) -> Box<dyn Noise> {
         Box::new(*self)
     }
@@ -152,6 +179,10 @@ impl Noise for Recorded {
         }
         self.next += 1;
         Ok(draw.clone())
+    }
+
+    fn uniform(&mut self, _batch: usize, _width: usize) -> Result<Vec<Vec<f64>>> {
+        Err(Error::unsupported("uniform numbers", "a seeded source: a tape holds normal draws"))
     }
 
     fn fork(&self, _branch: u64) -> Box<dyn Noise> {

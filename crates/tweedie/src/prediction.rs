@@ -166,3 +166,12 @@ pub fn free_of_anchor(x: &State, endpoint: Option<&State>, at: &Levels) -> State
         None => x.clone(),
     }
 }
+
+/// `x` with the second endpoint's share: the inverse of [`free_of_anchor`].
+#[must_use]
+pub fn with_anchor(x: State, endpoint: Option<&State>, at: &Levels) -> State {
+    match endpoint {
+        Some(y) => x + y.scaled(at, |l| l.anchor),
+        None => x,
+    }
+}

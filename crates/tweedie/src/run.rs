@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::guide::{Guide, Guided};
 use crate::level::{Level, Levels};
 use crate::noise::Noise;
+use crate::prediction::{free_of_anchor, with_anchor};
 use crate::process::Process;
 use crate::sampler::{Eval, Sampler, Step};
 use crate::state::State;
@@ -74,6 +75,10 @@ pub struct Parts<'m> {
 }
 
 /// A sampling run: hold it, advance it, fork it, resample it, drop it.
+///
+/// Given the second endpoint, `x - anchor y` is an ordinary diffusion of `x0`. So the run takes the
+/// endpoint's share off before a step and puts it back after, and around every evaluation: samplers
+/// walk bridges and residual processes without knowing of them.
 pub struct Run<'m> {
     parts: Parts<'m>,
     x: State,
@@ -187,6 +192,8 @@ impl<'m> Run<'m> {
         };
         let rows = self.parts.requests.iter().map(row).collect();
         let pass = Pass::new(rows, self.parts.taps.clone());
+        let endpoint = self.parts.cond.endpoint.as_ref();
+        let free = free_of_anchor(&self.x, endpoint, &Levels::One(from));
         let mut asked = Asked {
             model: self.parts.model,
             guides: &mut self.parts.guides,
@@ -195,12 +202,11 @@ impl<'m> Run<'m> {
             last: None,
             observer,
         };
-        let stepped =
-            self.parts.sampler.step(&mut asked, self.x.clone(), &step, self.parts.noise.as_mut());
+        let stepped = self.parts.sampler.step(&mut asked, free, &step, self.parts.noise.as_mut());
         let (spent, last) = (asked.pass.cost, asked.last.take());
         self.cost.forward += spent.forward;
         self.cost.backward += spent.backward;
-        let after = stepped?;
+        let after = with_anchor(stepped?, self.parts.cond.endpoint.as_ref(), &Levels::One(to));
         for guide in &mut self.parts.guides {
             guide.stepped(from, to, &self.x, &after)?;
         }
@@ -284,6 +290,7 @@ impl Asked<'_> {
 impl Eval for Asked<'_> {
     fn x0(&mut self, x: &State, at: &Levels) -> Result<State> {
         self.proceed(at)?;
+        let x = &with_anchor(x.clone(), self.cond.endpoint.as_ref(), at);
         let x0 = guided(self.guides, self.model, x, at, self.cond, &mut self.pass)?;
         self.last = Some(x0.clone());
         Ok(x0)
@@ -291,7 +298,10 @@ impl Eval for Asked<'_> {
 
     fn jump(&mut self, x: &State, from: Level, to: Level) -> Result<Option<State>> {
         self.proceed(&Levels::One(from))?;
-        self.model.jump(x, from, to, self.cond, &mut self.pass)
+        let endpoint = self.cond.endpoint.as_ref();
+        let x = with_anchor(x.clone(), endpoint, &Levels::One(from));
+        let jumped = self.model.jump(&x, from, to, self.cond, &mut self.pass)?;
+        Ok(jumped.map(|x| free_of_anchor(&x, endpoint, &Levels::One(to))))
     }
 }
 
