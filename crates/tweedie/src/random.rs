@@ -80,7 +80,9 @@ impl Generator {
 
     /// Fills with standard normal numbers.
     pub fn fill_normal(&mut self, out: &mut [f64]) {
-        out.iter_mut().for_each(|v| *v = self.normal());
+        for v in out.iter_mut() {
+            *v = self.normal();
+        }
     }
 
     /// A permutation of `0..count` (Fisher and Yates).
