@@ -3,9 +3,11 @@
 //! Every check is a plain function from what it reads to a list of findings, so that it can be shown to fail on
 //! small bad inputs. A finding says where and how to mend it.
 
+mod catalog;
 mod docs;
 mod layers;
 mod ledger;
+mod methods;
 mod scan;
 mod sizes;
 mod tree;

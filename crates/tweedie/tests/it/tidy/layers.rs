@@ -7,10 +7,10 @@ use super::tree::{self, Source};
 
 /// The library's modules from the ground up. A module uses those of the rows above it in this table.
 const LAYERS: &[&[&str]] = &[
-    &["error", "catalog"],
+    &["catalog", "error", "random"],
     &["level", "noise", "ops", "state"],
     &["data", "grid", "prediction", "process"],
-    &["denoiser", "guide", "operator", "sampler", "tap"],
+    &["denoiser", "derivative", "guide", "operator", "sampler", "tap"],
     &["oracle", "run", "spec"],
     &["discrete", "edit", "parallel", "prune", "quant", "restore", "train"],
     &["model"],
@@ -21,12 +21,18 @@ const LAYERS: &[&[&str]] = &[
 
 /// Uses within a row that are meant, with the reason.
 const WITHIN_A_ROW: &[(&str, &str, &str)] = &[
+    ("catalog", "error", "a name that nothing goes by is an error"),
+    ("random", "error", "a generator may refuse"),
     ("noise", "state", "noise has the shape of a state"),
-    ("state", "level", "a level per row"),
-    ("prediction", "process", "the flow prediction needs the path's rates"),
+    ("state", "level", "a state is scaled by a level per row"),
+    ("prediction", "process", "a prediction may need the path's rates"),
     ("grid", "process", "a grid is laid on a path"),
-    ("guide", "denoiser", "a guide asks the denoiser, once or several times"),
+    ("tap", "denoiser", "a tap answers row by row, and a row is the denoiser's"),
     ("denoiser", "tap", "a pass carries the taps through the network"),
+    ("derivative", "denoiser", "it differentiates the denoiser"),
+    ("guide", "denoiser", "a guide asks the denoiser, once or several times"),
+    ("guide", "derivative", "a guide may follow a gradient"),
+    ("guide", "tap", "a guide may lend the weak branch a tap"),
     ("run", "spec", "a run is built from what to run"),
 ];
 

@@ -1,0 +1,249 @@
+//! The catalogue against the folders: every method has its card, every card its file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use tweedie::catalog::{Card, Seam, cards};
+
+use super::ledger::{self, Paper, is_kebab};
+use super::report;
+use super::tree::{self, Source};
+
+/// Folders of the library whose files are methods of the catalogue, each with its card.
+const SEAM_FOLDERS: &[&str] = &["grid", "guide", "process", "sampler", "tap"];
+
+/// Files in those folders that are no method, and what they are.
+const NO_METHOD: &[(&str, &str)] = &[
+    ("guide/guided.rs", "a guide around a denoiser"),
+    ("tap/feature.rs", "what passes through a site"),
+];
+
+/// What a card says, borrowed or made up for a test.
+struct Entry<'a> {
+    id: &'a str,
+    seam: &'a str,
+    title: &'a str,
+    year: u16,
+    what: &'a str,
+    aliases: &'a [&'a str],
+    ledger: &'a str,
+    file: &'a str,
+}
+
+impl From<&'static Card> for Entry<'static> {
+    fn from(card: &'static Card) -> Self {
+        Self {
+            id: card.id,
+            seam: card.seam.name(),
+            title: card.title,
+            year: card.year,
+            what: card.what,
+            aliases: card.aliases,
+            ledger: card.ledger,
+            file: card.file,
+        }
+    }
+}
+
+/// `file!()` has the platform's separators.
+fn forward(path: &str) -> String {
+    path.replace('\\', "/")
+}
+
+fn stem(file: &str) -> String {
+    let file = forward(file);
+    let stem =
+        Path::new(&file).file_stem().map_or(String::new(), |s| s.to_string_lossy().into_owned());
+    stem.replace('_', "-")
+}
+
+/// What is wrong with the cards themselves.
+fn card_findings(entries: &[Entry], papers: &[Paper]) -> Vec<String> {
+    let mut findings = Vec::new();
+    let mut ids = BTreeSet::new();
+    let mut names: BTreeMap<(&str, String), &str> = BTreeMap::new();
+    for e in entries {
+        let mut find =
+            |what: String| findings.push(format!("{}: card `{}`: {what}", forward(e.file), e.id));
+        if !ids.insert(e.id) {
+            find("another card has this id; ids are unique over all seams".into());
+        }
+        if !is_kebab(e.id) {
+            find("the id is not kebab-case; write lower-case words joined by hyphens".into());
+        }
+        if stem(e.file) != e.id {
+            find(format!(
+                "the file's stem makes `{}`; name the file and the card alike",
+                stem(e.file)
+            ));
+        }
+        if !forward(e.file).contains(&format!("/src/{}/", e.seam))
+            && e.seam != Seam::Objective.name()
+        {
+            find(format!("its seam is {}, whose folder it does not stand in", e.seam));
+        }
+        if e.what.is_empty() || e.what.contains('\n') || e.what.ends_with('.') {
+            find("`what` is one line without a full stop, and not empty".into());
+        }
+        for name in std::iter::once(&e.id).chain(e.aliases) {
+            if let Some(other) = names.insert((e.seam, name.to_lowercase()), e.id)
+                && other != e.id
+            {
+                find(format!("the name `{name}` is taken by `{other}` of the same seam"));
+            }
+        }
+        if e.ledger.is_empty() {
+            continue;
+        }
+        match papers.iter().find(|p| p.id == e.ledger) {
+            None => find(format!("no row of ledger/papers.toml is called `{}`", e.ledger)),
+            Some(p) if p.title != e.title || p.year != e.year => {
+                find(format!(
+                    "the ledger says \"{}\" ({}); write the same title and year",
+                    p.title, p.year
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    findings
+}
+
+#[test]
+fn cards_are_well_formed() {
+    let entries: Vec<Entry> = cards().map(Entry::from).collect();
+    report(&card_findings(&entries, &ledger::papers()));
+}
+
+#[test]
+fn a_bad_card_is_found() {
+    let papers = ledger::papers();
+    let good = || Entry {
+        id: "heun",
+        seam: "sampler",
+        title: "Heun",
+        year: 2022,
+        what: "second order, two evaluations",
+        aliases: &["Heun", "k_heun"],
+        ledger: "",
+        file: "crates/tweedie/src/sampler/heun.rs",
+    };
+    let count = |entries: &[Entry]| card_findings(entries, &papers).len();
+    assert_eq!(count(&[good()]), 0);
+    assert_eq!(count(&[Entry { file: "crates\\tweedie\\src\\sampler\\heun.rs", ..good() }]), 0);
+    for bad in [
+        Entry { id: "Heun", ..good() },
+        Entry { file: "crates/tweedie/src/sampler/other.rs", ..good() },
+        Entry { seam: "grid", ..good() },
+        Entry { what: "", ..good() },
+        Entry { what: "A sentence.", ..good() },
+        Entry { ledger: "no-such-title", ..good() },
+        Entry { ledger: "pndm", ..good() },
+    ] {
+        assert!(count(&[bad]) > 0);
+    }
+    assert!(count(&[good(), good()]) > 0, "an id twice");
+    let pndm = papers.iter().find(|p| p.id == "pndm").expect("the ledger has PNDM");
+    assert_eq!(
+        count(&[Entry { ledger: "pndm", title: &pndm.title, year: pndm.year, ..good() }]),
+        0
+    );
+    let euler = Entry {
+        id: "euler",
+        file: "crates/tweedie/src/sampler/euler.rs",
+        aliases: &["K_HEUN"],
+        ..good()
+    };
+    assert_eq!(count(&[good(), euler]), 1, "an alias twice");
+}
+
+/// Files that stand in a seam's folder and are not in the catalogue, or do not look like a method.
+fn folder_findings(sources: &[Source], listed: &BTreeSet<String>) -> Vec<String> {
+    let mut findings = Vec::new();
+    for s in sources {
+        let Some(inner) = s.in_library() else { continue };
+        let Some((folder, file)) = inner.split_once('/') else { continue };
+        let exempt = file.ends_with("mod.rs") || NO_METHOD.iter().any(|(f, _)| *f == inner);
+        if !SEAM_FOLDERS.contains(&folder) || exempt {
+            continue;
+        }
+        let mut find = |what: &str| findings.push(format!("{}: {what}", s.path));
+        if !s.scan.product.contains("const CARD: Card") {
+            find(
+                "a method without its card; write `pub(crate) const CARD: Card = ...`, or name the file in NO_METHOD",
+            );
+        } else if !listed.contains(&s.path) {
+            find(
+                "its card is not in the catalogue; add its `ENTRY` to the list in the folder's mod.rs",
+            );
+        }
+        if !s.text.starts_with("//! ") {
+            find(
+                "a method opens with `//!`: what it is in a line, the paper, the update in the crate's notation",
+            );
+        }
+        if !s.text.contains("#[cfg(test)]") {
+            find(
+                "a method has tests of what conformance cannot know: limits, special steps, reference numbers",
+            );
+        }
+    }
+    findings
+}
+
+#[test]
+fn every_method_is_in_the_catalogue() {
+    let listed = cards().map(|c| forward(c.file)).collect();
+    report(&folder_findings(&tree::sources(), &listed));
+}
+
+#[test]
+fn a_method_outside_the_catalogue_is_found() {
+    let path = "crates/tweedie/src/sampler/heun.rs";
+    let text = "//! Heun.\npub(crate) const CARD: Card = Card { id: \"heun\" };\n#[cfg(test)]\nmod tests {}\n";
+    let count = |path: &str, text: &str, listed: &[&str]| {
+        folder_findings(&[Source::new(path, text)], &listed.iter().map(|&l| l.to_owned()).collect())
+            .len()
+    };
+    assert_eq!(count(path, text, &[path]), 0);
+    assert_eq!(count(path, text, &[]), 1, "not listed");
+    assert_eq!(count(path, &text.replace("CARD", "LETTER"), &[path]), 1, "no card");
+    assert_eq!(count(path, &text.replace("//! Heun.", ""), &[path]), 1, "no documentation");
+    assert_eq!(count(path, &text.replace("#[cfg(test)]", ""), &[path]), 1, "no tests");
+    assert_eq!(count("crates/tweedie/src/sampler/mod.rs", "", &[]), 0);
+    assert_eq!(count("crates/tweedie/src/guide/guided.rs", "", &[]), 0);
+    assert_eq!(count("crates/tweedie/src/engine.rs", "", &[]), 0);
+}
+
+/// The names between the brackets of `const ENTRIES: ... = &[a::ENTRY, b::ENTRY];`, in order.
+fn listed_entries(source: &Source) -> Option<Vec<String>> {
+    let code = &source.scan.product;
+    let list = &code[code.find("const ENTRIES")?..];
+    let list = &list[list.find('=')?..];
+    let list = &list[list.find("&[")? + 2..];
+    let list = &list[..list.find(']')?];
+    Some(list.split(',').map(|e| e.trim().to_owned()).filter(|e| !e.is_empty()).collect())
+}
+
+#[test]
+fn lists_are_alphabetical() {
+    let mut findings = Vec::new();
+    for s in tree::sources() {
+        if let Some(entries) = listed_entries(&s)
+            && !entries.is_sorted()
+        {
+            findings.push(format!("{}: ENTRIES is not in alphabetical order; sort it", s.path));
+        }
+    }
+    report(&findings);
+}
+
+#[test]
+fn an_unsorted_list_is_seen() {
+    let list = |text| listed_entries(&Source::new("mod.rs", text)).expect("a list");
+    let text = "pub(crate) const ENTRIES: &[Entry] =\n    &[b::ENTRY, a::ENTRY];";
+    assert_eq!(list(text), ["b::ENTRY", "a::ENTRY"]);
+    assert!(!list(text).is_sorted());
+    assert!(list("const ENTRIES: &[Entry] = &[];").is_empty());
+    assert!(listed_entries(&Source::new("mod.rs", "fn f() {}")).is_none());
+}
