@@ -8,7 +8,7 @@ use super::tree::{self, Source};
 /// The library's modules from the ground up. A module uses those of the rows above it in this table.
 const LAYERS: &[&[&str]] = &[
     &["catalog", "error", "random"],
-    &["level", "noise", "ops", "state"],
+    &["level", "noise", "ops", "state", "weight"],
     &["data", "grid", "prediction", "process"],
     &["denoiser", "derivative", "guide", "operator", "sampler", "tap"],
     &["oracle", "run", "spec"],
@@ -106,12 +106,25 @@ fn handed_on(lib: &Source) -> BTreeMap<String, String> {
     map
 }
 
+/// The macros that stand at the crate's root, with the module that each is written in.
+fn exported_macros(code: &str, module: &str) -> Vec<(String, String)> {
+    let pieces = code.split("#[macro_export]").skip(1);
+    pieces
+        .filter_map(|piece| piece.split_once("macro_rules!"))
+        .flat_map(|(_, rest)| heads(rest.trim_start()))
+        .map(|name| (name, module.to_owned()))
+        .collect()
+}
+
 fn breaches(sources: &[Source]) -> Vec<String> {
     let mut findings = BTreeSet::new();
     let library: Vec<(&Source, &str)> =
         sources.iter().filter_map(|s| Some((s, s.in_library()?))).collect();
-    let handed_on =
+    let mut handed_on: BTreeMap<String, String> =
         library.iter().find(|(_, i)| *i == "lib.rs").map(|(s, _)| handed_on(s)).unwrap_or_default();
+    for (source, inner) in &library {
+        handed_on.extend(exported_macros(&source.scan.product, module(inner)));
+    }
     for (source, inner) in library {
         let from = module(inner);
         if READS_ALL.contains(&from) {
@@ -190,6 +203,16 @@ fn a_breach_of_the_layers_is_found() {
     ] {
         assert_eq!(sampler(bad).len(), 1, "{bad}");
     }
+    let macros = Source::new(
+        "crates/tweedie/src/model/mod.rs",
+        "#[macro_export]\nmacro_rules! layer { () => {} }",
+    );
+    let uses = |path| {
+        breaches(&[Source::new(&macros.path, &macros.text), Source::new(path, "crate::layer!();")])
+            .len()
+    };
+    assert_eq!(uses("crates/tweedie/src/hub/mod.rs"), 0, "a macro of a lower module");
+    assert_eq!(uses("crates/tweedie/src/guide/mod.rs"), 1, "a macro of a higher module");
     let stray = breaches(&[Source::new("crates/tweedie/src/novelty.rs", "")]);
     assert_eq!(stray.len(), 1, "a module without a layer");
 }
