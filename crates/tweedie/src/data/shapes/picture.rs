@@ -1,0 +1,208 @@
+//! A small RGB picture and its form as a network sees it.
+
+use super::draws::{Draws, Purpose};
+use crate::error::{Error, Result};
+
+/// An 8-bit sRGB picture, row by row from the top, three bytes a pixel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    width: usize,
+    height: usize,
+    data: Vec<u8>,
+}
+
+impl Picture {
+    /// A picture of one colour.
+    pub fn plain(width: usize, height: usize, rgb: [u8; 3]) -> Self {
+        Self { width, height, data: rgb.repeat(width * height) }
+    }
+
+    /// A picture from its bytes, `[height, width, 3]`. Fails where their number is another.
+    pub fn from_rgb(width: usize, height: usize, data: Vec<u8>) -> Result<Self> {
+        if data.len() == width * height * 3 {
+            return Ok(Self { width, height, data });
+        }
+        let found = vec![data.len()];
+        Err(Error::Shape { what: "picture".into(), wanted: vec![height, width, 3], found })
+    }
+
+    /// A picture from values in [-1, 1], `[3, height, width]`; what lies outside is clipped, and what
+    /// is not a number is black. Fails where the number of values is another.
+    pub fn from_f32_chw(width: usize, height: usize, values: &[f32]) -> Result<Self> {
+        let area = width * height;
+        if values.len() != 3 * area {
+            let found = vec![values.len()];
+            let wanted = vec![3, height, width];
+            return Err(Error::Shape { what: "picture".into(), wanted, found });
+        }
+        let byte = |v: f32| ((v + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8;
+        let data = (0..3 * area).map(|i| byte(values[(i % 3) * area + i / 3])).collect();
+        Ok(Self { width, height, data })
+    }
+
+    /// The values in [-1, 1] that a network sees, `[3, height, width]`: 0 becomes -1 and 255 becomes 1.
+    pub fn to_f32_chw(&self) -> Vec<f32> {
+        let area = self.width * self.height;
+        (0..3 * area)
+            .map(|i| f32::from(self.data[(i % area) * 3 + i / area]) / 127.5 - 1.0)
+            .collect()
+    }
+
+    /// The width in pixels.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The height in pixels.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// The bytes, `[height, width, 3]`.
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// The bytes, given away.
+    pub fn into_data(self) -> Vec<u8> {
+        self.data
+    }
+
+    /// The colour at column `x` and row `y`, or nothing outside the picture.
+    pub fn get(&self, x: usize, y: usize) -> Option<[u8; 3]> {
+        let at = (y * self.width + x) * 3;
+        match self.data.get(at..at + 3) {
+            Some(&[r, g, b]) if x < self.width => Some([r, g, b]),
+            _ => None,
+        }
+    }
+
+    /// The same picture as the `image` crate holds it, for writing to a file.
+    pub fn to_image(&self) -> image::RgbImage {
+        image::RgbImage::from_raw(self.width as u32, self.height as u32, self.data.clone())
+            .unwrap_or_default()
+    }
+
+    /// The picture of an image in memory.
+    pub fn from_image(image: &image::RgbImage) -> Self {
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        Self { width, height, data: image.as_raw().clone() }
+    }
+
+    /// The mean of two pictures of the same size, pixel by pixel.
+    pub fn average(&self, other: &Self) -> Result<Self> {
+        if (self.width, self.height) != (other.width, other.height) {
+            let wanted = vec![self.height, self.width, 3];
+            let found = vec![other.height, other.width, 3];
+            return Err(Error::Shape { what: "second picture".into(), wanted, found });
+        }
+        let mean = |(&a, &b): (&u8, &u8)| u16::midpoint(u16::from(a), u16::from(b)) as u8;
+        let data = self.data.iter().zip(&other.data).map(mean).collect();
+        Ok(Self { data, ..*self })
+    }
+
+    /// The picture under a Gaussian blur of standard deviation `sigma` pixels, the border repeated
+    /// outwards. A `sigma` of 0 or less changes nothing.
+    #[must_use]
+    pub fn blurred(&self, sigma: f64) -> Self {
+        if sigma.is_nan() || sigma <= 0.0 {
+            return self.clone();
+        }
+        let reach = (3.0 * sigma).ceil().min(64.0) as isize;
+        let kernel: Vec<f64> =
+            (-reach..=reach).map(|i| bell((i * i) as f64 / (2.0 * sigma * sigma))).collect();
+        let total: f64 = kernel.iter().sum();
+        let (w, h) = (self.width as isize, self.height as isize);
+        let pass = |from: &[f64], dx: isize, dy: isize| -> Vec<f64> {
+            let mut to = Vec::with_capacity(from.len());
+            for (y, x) in (0..h).flat_map(|y| (0..w).map(move |x| (y, x))) {
+                for c in 0..3 {
+                    let mut sum = 0.0;
+                    for (k, i) in kernel.iter().zip(-reach..=reach) {
+                        let (sx, sy) = ((x + i * dx).clamp(0, w - 1), (y + i * dy).clamp(0, h - 1));
+                        sum += k * from[((sy * w + sx) * 3 + c) as usize];
+                    }
+                    to.push(sum / total);
+                }
+            }
+            to
+        };
+        let values: Vec<f64> = self.data.iter().map(|&v| f64::from(v)).collect();
+        let values = pass(&pass(&values, 1, 0), 0, 1);
+        let data = values.iter().map(|v| (v + 0.5) as u8).collect();
+        Self { data, ..*self }
+    }
+
+    /// The picture with noise of standard deviation `sigma` (of 255) on every value, clipped; the
+    /// noise is a function of (seed, index).
+    #[must_use]
+    pub fn noisy(&self, sigma: f64, seed: u64, index: u64) -> Self {
+        let mut draws = Draws::new(seed, index, Purpose::Noise);
+        let mut value = |v: &u8| (f64::from(*v) + sigma * draws.normal() + 0.5) as u8;
+        let data = self.data.iter().map(&mut value).collect();
+        Self { data, ..*self }
+    }
+}
+
+/// e^-x for x of at least 0, from multiplications and additions alone.
+fn bell(x: f64) -> f64 {
+    // e^-x = (e^(-x / 1024))^1024, the inner power from five terms of its series.
+    let y = -x / 1024.0;
+    let mut value = 1.0 + y * (1.0 + y / 2.0 * (1.0 + y / 3.0 * (1.0 + y / 4.0)));
+    for _ in 0..10 {
+        value *= value;
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_survive_the_network_form() {
+        let data: Vec<u8> = (0..5 * 7 * 3).map(|i| (i * 37 % 256) as u8).collect();
+        let picture = Picture::from_rgb(5, 7, data).unwrap();
+        let values = picture.to_f32_chw();
+        assert_eq!(values.len(), 105);
+        assert_eq!(values[35 + 5 + 2], f32::from(picture.get(2, 1).unwrap()[1]) / 127.5 - 1.0);
+        assert_eq!(Picture::from_f32_chw(5, 7, &values).unwrap(), picture);
+        assert_eq!(Picture::from_image(&picture.to_image()), picture);
+        assert!(Picture::from_rgb(5, 7, vec![0; 104]).is_err());
+        assert!(Picture::from_f32_chw(5, 7, &values[1..]).is_err());
+        let odd = Picture::from_f32_chw(1, 1, &[f32::NAN, 7.0, -7.0]).unwrap();
+        assert_eq!(odd.data(), [0, 255, 0]);
+        assert_eq!(picture.get(5, 0), None);
+    }
+
+    #[test]
+    fn blur_keeps_the_mean_and_lowers_contrast() {
+        let mut data = vec![0; 21 * 21 * 3];
+        data[(10 * 21 + 10) * 3 + 1] = 255;
+        let picture = Picture::from_rgb(21, 21, data).unwrap().blurred(1.0);
+        let sum: u32 = picture.data().iter().map(|&v| u32::from(v)).sum();
+        assert!((230..280).contains(&sum), "{sum}");
+        // 255 / (2 pi) at the middle.
+        assert_eq!(picture.get(10, 10), Some([0, 41, 0]));
+        assert_eq!(picture.blurred(0.0), picture);
+        for x in [0.0, 0.3, 2.0, 4.5] {
+            assert!((bell(x) - (-x).exp()).abs() < 1e-12, "{x}");
+        }
+    }
+
+    #[test]
+    fn noise_is_repeatable_and_as_strong_as_asked() {
+        let gray = Picture::plain(64, 64, [128, 128, 128]);
+        let noisy = gray.noisy(10.0, 3, 4);
+        assert_eq!(noisy, gray.noisy(10.0, 3, 4));
+        assert_ne!(noisy, gray.noisy(10.0, 3, 5));
+        let variance = noisy.data().iter().map(|&v| (f64::from(v) - 128.0).powi(2)).sum::<f64>()
+            / noisy.data().len() as f64;
+        assert!((variance - 100.0).abs() < 5.0, "{variance}");
+        assert_eq!(
+            gray.average(&Picture::plain(64, 64, [0, 255, 129])).unwrap().data()[..3],
+            [64, 191, 128]
+        );
+        assert!(gray.average(&Picture::plain(64, 63, [0, 0, 0])).is_err());
+    }
+}
