@@ -2,7 +2,8 @@
 //!
 //! [`Images`] is what a reader of pictures returns; [`idx`], [`folder`] and [`csv`] are the
 //! readers, with [`picture`] for a single one. [`sets`] knows public sets by name, [`fetch`] brings
-//! and checks them, and [`root`] says where they lie on this machine. [`shapes`] makes its pictures itself.
+//! and checks them, and [`root`] says where they lie on this machine.
+//! [`shapes`] makes its pictures itself.
 
 mod bytes;
 pub mod csv;
