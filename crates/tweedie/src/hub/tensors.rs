@@ -8,7 +8,7 @@
 //! let file = TensorFile::from_bytes(bytes, "model.safetensors")?;
 //! assert_eq!(file.info("weight")?.shape, [2, 2]);
 //! assert_eq!(file.read_f32("weight")?, [1.0, 2.0, 3.0, 4.0]);
-//! # tweedie::Result::Ok(())
+//! # Ok::<(), tweedie::Error>(())
 //! ```
 
 use std::collections::BTreeMap;
