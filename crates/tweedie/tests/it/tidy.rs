@@ -8,6 +8,7 @@ mod docs;
 mod layers;
 mod ledger;
 mod methods;
+mod places;
 mod scan;
 mod sizes;
 mod tree;
