@@ -9,10 +9,12 @@ use crate::error::{Error, Result};
 use crate::level::{Level, Levels};
 use crate::state::State;
 
+mod batched;
 mod branches;
 mod network;
 mod pass;
 
+pub use batched::{Batched, Seat};
 pub use branches::evaluate_branches;
 pub use network::{Network, NetworkDenoiser, Scaling, TimeCode, Times};
 pub use pass::{Branch, Cost, Pass, Row};

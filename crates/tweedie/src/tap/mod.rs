@@ -8,8 +8,10 @@ use crate::denoiser::Row;
 use crate::error::Result;
 
 mod feature;
+mod only;
 
 pub use feature::{Feature, Features};
+pub use only::Only;
 
 /// What stands at a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,17 +3,19 @@
 //! out, tokens left out.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{Tensor, TensorData};
 use tweedie::Result;
-use tweedie::denoiser::{Branch, Cond, Denoiser, Pass, Row, evaluate_branches};
+use tweedie::denoiser::{Batched, Branch, Cond, Denoiser, Pass, Row, evaluate_branches};
 use tweedie::level::Levels;
 use tweedie::process::Process;
 use tweedie::random::Key;
+use tweedie::run::{Run, Unwatched};
 use tweedie::state::State;
 use tweedie::tap::{Features, SharedTap, Site, SiteKind, Tap, Verdict};
 
-use super::world::{Cosine, distance, state};
+use super::world::{Cosine, Plain, distance, parts, state, uniform_lambda};
 
 /// Two blocks over tokens of one channel each, with an attention and a second stream that the
 /// condition feeds, inside a span.
@@ -318,5 +320,52 @@ fn a_network_works_on_the_autodiff_side() {
         behind[0][i] -= 1e-5;
         let slope = (value(&state(&ahead)) - value(&state(&behind))) / 2e-5;
         assert!((grad.to_rows()[0][i] - slope).abs() < 1e-6 * slope.abs().max(1.0));
+    }
+}
+
+#[test]
+fn runs_share_calls_and_do_not_know() {
+    let net = Tiny::new(4);
+    let inputs = [vec![1.0, 2.0, 3.0], vec![-1.0, 0.5, 0.25], vec![0.3, 0.2, -0.8]];
+    // Different counts of steps, noise and caches; the third ends first.
+    let steps = [7, 5, 3];
+    let walk = |i: usize, model: &dyn Denoiser| {
+        let levels = uniform_lambda(&Cosine, 0.9, 0.1, steps[i]);
+        let sampler = Plain { eta: 0.3 * i as f64 };
+        let mut parts = parts(model, &Cosine, levels, sampler, 1);
+        parts.noise = Box::new(tweedie::noise::Seeded::new(i as u64, 1));
+        parts.requests = vec![i as u64];
+        parts.cond = Cond::of_class(vec![i as i64]);
+        let every = [(0, 2), (1, 1), (2, 3)];
+        parts.taps = vec![SharedTap::new(Reuse::new(SiteKind::Block, &every[i..=i]))];
+        let run = Run::new(parts, state(&inputs[i..=i])).unwrap();
+        let (x, cost) = run.finish(&mut Unwatched).unwrap();
+        (x.to_rows(), cost)
+    };
+    let alone: Vec<_> = (0..3).map(|i| walk(i, &net)).collect();
+    let calls = Counted { net: &net, calls: AtomicUsize::new(0) };
+    let table = Batched::new(&calls);
+    let seats: Vec<_> = (0..3).map(|_| table.seat()).collect();
+    let together: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = seats
+            .into_iter()
+            .enumerate()
+            .map(|(i, seat)| scope.spawn(move || walk(i, &seat)))
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    assert_eq!(together, alone);
+    assert_eq!(calls.calls.into_inner(), 7, "as many calls as the longest run has steps");
+}
+
+struct Counted<'a> {
+    net: &'a Tiny,
+    calls: AtomicUsize,
+}
+
+impl Denoiser for Counted<'_> {
+    fn x0(&self, x: &State, at: &Levels, cond: &Cond, pass: &mut Pass) -> Result<State> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.net.x0(x, at, cond, pass)
     }
 }
