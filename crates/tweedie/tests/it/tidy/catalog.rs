@@ -16,6 +16,7 @@ const SEAM_FOLDERS: &[&str] = &["grid", "guide", "process", "sampler", "tap"];
 const NO_METHOD: &[(&str, &str)] = &[
     ("guide/guided.rs", "a guide around a denoiser"),
     ("tap/feature.rs", "what passes through a site"),
+    ("tap/only.rs", "keeps the taps of runs apart that share a call; the exam tests it"),
 ];
 
 /// What a card says, borrowed or made up for a test.
