@@ -16,6 +16,7 @@ pub mod grid;
 pub mod guide;
 pub mod hub;
 pub mod level;
+pub mod media;
 pub mod model;
 pub mod noise;
 pub mod operator;
