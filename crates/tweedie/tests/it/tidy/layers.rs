@@ -9,7 +9,7 @@ use super::tree::{self, Source};
 const LAYERS: &[&[&str]] = &[
     &["catalog", "error", "random"],
     &["level", "noise", "ops", "state", "weight"],
-    &["data", "grid", "prediction", "process"],
+    &["data", "grid", "media", "prediction", "process"],
     &["denoiser", "derivative", "guide", "operator", "sampler", "tap"],
     &["oracle", "run", "spec"],
     &["discrete", "edit", "parallel", "prune", "quant", "restore", "train"],
@@ -25,6 +25,7 @@ const WITHIN_A_ROW: &[(&str, &str, &str)] = &[
     ("random", "error", "a generator may refuse"),
     ("noise", "state", "noise has the shape of a state"),
     ("state", "level", "a state is scaled by a level per row"),
+    ("media", "data", "a picture file holds a picture of the data's kind"),
     ("prediction", "process", "a prediction may need the path's rates"),
     ("grid", "process", "a grid is laid on a path"),
     ("tap", "denoiser", "a tap answers row by row, and a row is the denoiser's"),
