@@ -11,8 +11,27 @@
 
 pub mod mmap;
 
+mod activation;
+#[cfg(test)]
+mod agreement;
+mod attention;
 mod composed;
+mod conv;
+mod dot;
+mod extension;
+mod gemm;
+mod linear;
+mod math;
+mod memory;
+mod norm;
 mod ops;
+mod optimiser;
+mod resample;
+mod simd;
+#[cfg(test)]
+mod testing;
+
+pub use simd::InstructionSet;
 
 pub use ops::{
     AdamwStep, adamw, attention, conv2d, gelu, gelu_tanh, group_norm, layer_norm, linear,

@@ -1,8 +1,21 @@
 //! The public operations.
 
-use burn::tensor::{Tensor, activation};
+use burn::backend::{Dispatch, DispatchDevice};
+use burn::tensor::{DType, Device, Tensor, activation};
 
+use crate::activation::Activation;
 use crate::composed;
+use crate::extension::{Kernels, all_f32};
+
+/// Whether the kernels can take tensors of these types on this device.
+fn has_kernels(device: Device, types: &[DType]) -> bool {
+    all_f32(types) && matches!(device.inner().as_dispatch(), DispatchDevice::Flex(_))
+}
+
+/// The type of an optional operand: that of `other` where it is absent.
+fn type_or<const D: usize>(x: Option<&Tensor<D>>, other: DType) -> DType {
+    x.map_or(other, Tensor::dtype)
+}
 
 /// Two-dimensional cross-correlation of `x` `[b, c, h, w]` with `w` `[o, c, kh, kw]`, plus `bias`
 /// `[o]`, to `[b, o, oh, ow]`. One group, no dilation.
@@ -20,7 +33,22 @@ pub fn conv2d(
     stride: [usize; 2],
     padding: [usize; 4],
 ) -> Tensor<4> {
-    composed::conv2d(x, w, bias, stride, padding)
+    let ([_, c, h, width], [o, c_w, kh, kw]) = (x.dims(), w.dims());
+    let [top, bottom, left, right] = padding;
+    assert!(c == c_w, "conv2d: {c} channels of the image, {c_w} of the kernel");
+    assert!(stride[0] > 0 && stride[1] > 0, "conv2d: a stride is zero");
+    assert!(
+        kh > 0 && kw > 0 && h + top + bottom >= kh && width + left + right >= kw,
+        "conv2d: a kernel of {kh}x{kw} on {h}x{width} with padding {padding:?}"
+    );
+    assert_dims("conv2d: bias", bias.as_ref(), [o]);
+    let types = [x.dtype(), w.dtype(), type_or(bias.as_ref(), x.dtype())];
+    if !has_kernels(x.device(), &types) {
+        return composed::conv2d(x, w, bias, stride, padding);
+    }
+    let bias = bias.map(Tensor::into_dispatch).into();
+    let (x, w) = (x.into_dispatch(), w.into_dispatch());
+    Tensor::from_dispatch(Dispatch::kernel_conv2d(x, w, bias, stride, padding))
 }
 
 /// `x` `[b, t, in]` times the transpose of `w` `[out, in]` (the layout of PyTorch and diffusers),
@@ -29,7 +57,15 @@ pub fn conv2d(
 /// # Panics
 /// When the shapes do not fit.
 pub fn linear(x: Tensor<3>, w: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
-    composed::linear(x, w, bias)
+    let ([_, _, k], [o, _]) = (x.dims(), w.dims());
+    assert_dims("linear: weight", Some(&w), [o, k]);
+    assert_dims("linear: bias", bias.as_ref(), [o]);
+    let types = [x.dtype(), w.dtype(), type_or(bias.as_ref(), x.dtype())];
+    if !has_kernels(x.device(), &types) {
+        return composed::linear(x, w, bias);
+    }
+    let bias = bias.map(Tensor::into_dispatch).into();
+    Tensor::from_dispatch(Dispatch::kernel_linear(x.into_dispatch(), w.into_dispatch(), bias))
 }
 
 /// Group normalisation of `x` `[b, c, n]` (an image with its pixels flattened) over `groups` of
@@ -46,7 +82,15 @@ pub fn group_norm(
     eps: f64,
     silu: bool,
 ) -> Tensor<3> {
-    composed::group_norm(x, groups, weight, bias, eps, silu)
+    let [_, c, _] = x.dims();
+    assert!(groups > 0 && c % groups == 0, "group_norm: {groups} groups of {c} channels");
+    assert_dims("group_norm: weight", Some(&weight), [c]);
+    assert_dims("group_norm: bias", Some(&bias), [c]);
+    if !has_kernels(x.device(), &[x.dtype(), weight.dtype(), bias.dtype()]) {
+        return composed::group_norm(x, groups, weight, bias, eps, silu);
+    }
+    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    Tensor::from_dispatch(Dispatch::kernel_group_norm(x, weight, bias, groups, eps, silu))
 }
 
 /// Layer normalisation of `x` `[b, t, c]` over its last dimension, then `weight` and `bias` `[c]`
@@ -60,31 +104,59 @@ pub fn layer_norm(
     bias: Option<Tensor<1>>,
     eps: f64,
 ) -> Tensor<3> {
-    composed::layer_norm(x, weight, bias, eps)
+    let [_, _, c] = x.dims();
+    assert_dims("layer_norm: weight", weight.as_ref(), [c]);
+    assert_dims("layer_norm: bias", bias.as_ref(), [c]);
+    let t = x.dtype();
+    if !has_kernels(x.device(), &[t, type_or(weight.as_ref(), t), type_or(bias.as_ref(), t)]) {
+        return composed::layer_norm(x, weight, bias, eps);
+    }
+    let (weight, bias) =
+        (weight.map(Tensor::into_dispatch).into(), bias.map(Tensor::into_dispatch).into());
+    Tensor::from_dispatch(Dispatch::kernel_layer_norm(x.into_dispatch(), weight, bias, eps))
+}
+
+fn activate<const D: usize>(x: Tensor<D>, f: Activation) -> Tensor<D> {
+    if has_kernels(x.device(), &[x.dtype()]) {
+        return Tensor::from_dispatch(Dispatch::kernel_activation(x.into_dispatch(), f));
+    }
+    match f {
+        Activation::Silu => activation::silu(x),
+        Activation::Gelu => activation::gelu(x),
+        Activation::GeluTanh => activation::gelu_approximate(x),
+        Activation::QuickGelu => composed::quick_gelu(x),
+    }
+}
+
+/// Panics unless `x`, if there is one, has the dimensions `wanted`.
+fn assert_dims<const D: usize>(what: &str, x: Option<&Tensor<D>>, wanted: [usize; D]) {
+    if let Some(x) = x {
+        assert!(x.dims() == wanted, "{what} is {:?}, not {wanted:?}", x.dims());
+    }
 }
 
 /// `x * sigmoid(x)`.
 pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    activation::silu(x)
+    activate(x, Activation::Silu)
 }
 
 /// `x * Phi(x)` with the normal distribution function, by the error function.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    activation::gelu(x)
+    activate(x, Activation::Gelu)
 }
 
 /// The tanh approximation of [`gelu`] (PyTorch's `approximate="tanh"`).
 pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    activation::gelu_approximate(x)
+    activate(x, Activation::GeluTanh)
 }
 
 /// `x * sigmoid(1.702 x)`, the activation of the first CLIP text encoders.
 pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    composed::quick_gelu(x)
+    activate(x, Activation::QuickGelu)
 }
 
 /// `softmax(q k^T * scale + bias) v` for `q` `[b, h, t, d]`, `k` `[b, h, s, d]`, `v`
-/// `[b, h, s, e]`, to `[b, h, t, e]`. `bias` is `[b, h, t, s]`, where `b`, `h` and `t` may be 1;
+/// `[b, h, s, e]`, to `[b, h, t, e]`. `bias` is `[b, h, t, s]`, where each may be 1;
 /// a position is masked by minus infinity (at least one position of a row must stay).
 ///
 /// # Panics
@@ -96,7 +168,21 @@ pub fn attention(
     bias: Option<Tensor<4>>,
     scale: f64,
 ) -> Tensor<4> {
-    composed::attention(q, k, v, bias, scale)
+    let ([b, h, t, d], [_, _, s, _], [_, _, _, e]) = (q.dims(), k.dims(), v.dims());
+    assert_dims("attention: k", Some(&k), [b, h, s, d]);
+    assert_dims("attention: v", Some(&v), [b, h, s, e]);
+    if let Some(bias) = &bias {
+        let dims = bias.dims();
+        let fits = dims.iter().zip([b, h, t, s]).all(|(have, full)| *have == 1 || *have == full);
+        assert!(fits, "attention: a bias of {dims:?} for scores of {:?}", [b, h, t, s]);
+    }
+    let types = [q.dtype(), k.dtype(), v.dtype(), type_or(bias.as_ref(), q.dtype())];
+    if s == 0 || !has_kernels(q.device(), &types) {
+        return composed::attention(q, k, v, bias, scale);
+    }
+    let bias = bias.map(Tensor::into_dispatch).into();
+    let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
+    Tensor::from_dispatch(Dispatch::kernel_attention(q, k, v, bias, scale))
 }
 
 /// Repeats each pixel of `x` `[b, c, h, w]` `factor` times in both directions.
@@ -105,7 +191,10 @@ pub fn attention(
 /// When `factor` is zero.
 pub fn upsample_nearest(x: Tensor<4>, factor: usize) -> Tensor<4> {
     assert!(factor > 0, "upsample_nearest: the factor is zero");
-    composed::upsample_nearest(x, factor)
+    if !has_kernels(x.device(), &[x.dtype()]) {
+        return composed::upsample_nearest(x, factor);
+    }
+    Tensor::from_dispatch(Dispatch::kernel_upsample(x.into_dispatch(), factor))
 }
 
 /// The settings of one step of AdamW (Loshchilov and Hutter, "Decoupled Weight Decay
@@ -136,6 +225,9 @@ impl AdamwStep {
 
 /// One AdamW step: the new parameter, first and second moment. In place where nobody else holds
 /// the tensors. Not differentiable: give it tensors without a tape.
+///
+/// # Panics
+/// When the shapes differ.
 pub fn adamw<const D: usize>(
     param: Tensor<D>,
     grad: Tensor<D>,
@@ -143,5 +235,20 @@ pub fn adamw<const D: usize>(
     v: Tensor<D>,
     step: &AdamwStep,
 ) -> (Tensor<D>, Tensor<D>, Tensor<D>) {
-    composed::adamw(param, grad, m, v, step)
+    let dims = param.dims();
+    assert_dims("adamw: gradient", Some(&grad), dims);
+    assert_dims("adamw: first moment", Some(&m), dims);
+    assert_dims("adamw: second moment", Some(&v), dims);
+    let types = [param.dtype(), grad.dtype(), m.dtype(), v.dtype()];
+    if !has_kernels(param.device(), &types) {
+        return composed::adamw(param, grad, m, v, step);
+    }
+    let (param, m, v) = Dispatch::kernel_adamw(
+        param.into_dispatch(),
+        grad.into_dispatch(),
+        m.into_dispatch(),
+        v.into_dispatch(),
+        *step,
+    );
+    (Tensor::from_dispatch(param), Tensor::from_dispatch(m), Tensor::from_dispatch(v))
 }

@@ -1,0 +1,656 @@
+//! Two-dimensional convolution, its gradient by the image and by the weights.
+//!
+//! The image is copied once, with its zeros around it, into planes: one for each channel and each
+//! residue of the coordinates by the stride. In these every window position of a kernel element is
+//! the same plane, shifted. So the forward product packs its panels straight from the planes
+//! (there is no im2col matrix), and the gradient of the weights multiplies shifted planes with the
+//! output's gradient along memory. The gradient of the image is again a convolution, one for each
+//! residue of the stride. Without zeros and with stride 1 the image itself is the planes.
+
+use crate::dot::{LEFT, Stack, dots, sum};
+use crate::gemm::{Columns, MAX_PANEL, Rows, gemm};
+use crate::memory::{Output, Ptr, Scratch, parallel, sum_groups};
+use crate::simd::{LANES, Simd, dispatch};
+
+/// Numbers of one row of an operand that a block of the weights' gradient sums over.
+const BLOCK: usize = 2048;
+
+/// Partial gradients of the weights, which are summed in order at the end.
+const GROUPS: usize = 8;
+
+/// Shapes of one convolution.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) batch: usize,
+    /// Channels of the image.
+    pub(crate) c: usize,
+    pub(crate) h: usize,
+    pub(crate) w: usize,
+    /// Channels of the output.
+    pub(crate) o: usize,
+    pub(crate) kh: usize,
+    pub(crate) kw: usize,
+    pub(crate) stride: [usize; 2],
+    /// Rows of zeros above the image, columns of zeros on its left; negative ones cut.
+    pub(crate) before: [isize; 2],
+    pub(crate) oh: usize,
+    pub(crate) ow: usize,
+}
+
+impl Shape {
+    /// Elements of the kernel times channels: what an output element sums over.
+    fn k(&self) -> usize {
+        self.c * self.kh * self.kw
+    }
+
+    fn pixels(&self) -> usize {
+        self.oh * self.ow
+    }
+}
+
+/// How an image's planes lie.
+struct Planes {
+    /// Residues of the rows and of the columns that the kernel touches.
+    residues: [usize; 2],
+    /// From row to row of a plane.
+    row: usize,
+    /// Rows of a plane.
+    rows: usize,
+    /// The image is its own planes.
+    direct: bool,
+}
+
+impl Planes {
+    fn new(s: &Shape) -> Self {
+        let residues = [s.stride[0].min(s.kh), s.stride[1].min(s.kw)];
+        let rows = s.oh + (s.kh - 1) / s.stride[0];
+        let wide = s.ow + (s.kw - 1) / s.stride[1];
+        let direct = s.stride == [1, 1] && s.before == [0, 0] && (rows, wide) == (s.h, s.w);
+        // With stride 1, zeros on the right of a row are the zeros on the left of the next.
+        let row = if s.stride == [1, 1] && s.before[1] >= 0 {
+            let left = s.before[1] as usize;
+            let right = wide.saturating_sub(s.w + left);
+            if left + s.w >= wide { wide } else { s.w + left.max(right) }
+        } else {
+            wide
+        };
+        Self { residues, row, rows, direct }
+    }
+
+    fn plane(&self) -> usize {
+        self.row * self.rows
+    }
+
+    /// Numbers of one sample. Behind it, a row's tail and a whole vector may be read.
+    fn sample(&self, s: &Shape) -> usize {
+        s.c * self.residues[0] * self.residues[1] * self.plane()
+    }
+
+    /// Numbers that may be read behind the last sample.
+    fn slack(&self) -> usize {
+        self.row + 2 * LANES
+    }
+
+    /// Offset of each (channel, kernel row, kernel column).
+    fn offsets(&self, s: &Shape) -> Vec<usize> {
+        let mut offsets = Vec::with_capacity(s.k());
+        for c in 0..s.c {
+            for i in 0..s.kh {
+                for j in 0..s.kw {
+                    let residue = i % s.stride[0] * self.residues[1] + j % s.stride[1];
+                    let plane = c * self.residues[0] * self.residues[1] + residue;
+                    offsets
+                        .push(plane * self.plane() + i / s.stride[0] * self.row + j / s.stride[1]);
+                }
+            }
+        }
+        offsets
+    }
+
+    /// Copies channel `c` of one image into its planes.
+    ///
+    /// # Safety
+    /// `x` is a channel of the image, `to` its planes.
+    unsafe fn fill(&self, s: &Shape, x: *const f32, to: *mut f32) {
+        for a in 0..self.residues[0] {
+            for b in 0..self.residues[1] {
+                for r in 0..self.rows {
+                    // Row and first column of the image at this row of the plane.
+                    let y = (r * s.stride[0] + a) as isize - s.before[0];
+                    let x0 = b as isize - s.before[1];
+                    let plane = (a * self.residues[1] + b) * self.plane();
+                    // SAFETY: inside the planes; the image is read only where it is.
+                    unsafe {
+                        let to = to.add(plane + r * self.row);
+                        if y < 0 || y >= s.h as isize {
+                            to.write_bytes(0, self.row);
+                            continue;
+                        }
+                        let from = x.add(y as usize * s.w);
+                        let step = s.stride[1] as isize;
+                        // Columns of the plane before the image and up to its end.
+                        let first = if x0 < 0 { (-x0 + step - 1) / step } else { 0 };
+                        let end = if x0 >= s.w as isize {
+                            0
+                        } else {
+                            (s.w as isize - x0 + step - 1) / step
+                        };
+                        let first = (first as usize).min(self.row);
+                        let end = (end as usize).clamp(first, self.row);
+                        to.write_bytes(0, first);
+                        let at = x0 + first as isize * step;
+                        if step == 1 {
+                            if end > first {
+                                std::ptr::copy_nonoverlapping(
+                                    from.offset(at),
+                                    to.add(first),
+                                    end - first,
+                                );
+                            }
+                        } else {
+                            for j in first..end {
+                                *to.add(j) = *from.offset(at + (j - first) as isize * step);
+                            }
+                        }
+                        to.add(end).write_bytes(0, self.row - end);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The planes of a batch: the image itself, or a copy.
+struct Filled {
+    planes: Planes,
+    sample: usize,
+    /// Keeps the copy, if `image` points to one.
+    _copy: Option<Scratch>,
+    image: Ptr,
+}
+
+impl Filled {
+    /// `whole`: also what lies behind the last sample may be read.
+    fn new(s: &Shape, x: &[f32], whole: bool) -> Self {
+        let planes = Planes::new(s);
+        let sample = planes.sample(s);
+        if planes.direct && !whole {
+            return Self { planes, sample, _copy: None, image: Ptr::of(x) };
+        }
+        let len = s.batch * sample;
+        let mut copy = Scratch::new(len + planes.slack());
+        let to = Ptr::new(copy.ptr());
+        // SAFETY: the scratch is that long.
+        unsafe { to.at(len).write_bytes(0, planes.slack()) };
+        let channel = sample / s.c;
+        let from = Ptr::of(x);
+        parallel(s.batch * s.c, channel * 2, |i| {
+            // SAFETY: channel i of the batch, and its own planes.
+            unsafe { planes.fill(s, from.at(i * s.h * s.w), to.at(i * channel)) };
+        });
+        Self { planes, sample, _copy: Some(copy), image: to }
+    }
+}
+
+/// Output positions of a batch as columns of the product: column `i` is a pixel of a sample.
+struct Windows<'a> {
+    base: Ptr,
+    /// Offset of each step of `k`.
+    steps: &'a [usize],
+    /// Offset of each of the columns of the strip in hand.
+    columns: [usize; MAX_PANEL],
+}
+
+// SAFETY: columns beyond the last have a valid offset; every vector is written whole.
+unsafe impl Columns for Windows<'_> {
+    #[inline(always)]
+    unsafe fn panel<S: Simd>(
+        &self,
+        _column: usize,
+        columns: usize,
+        k0: usize,
+        depth: usize,
+        scratch: *mut f32,
+    ) -> *const f32 {
+        let width = S::WIDTH * LANES;
+        let steps = &self.steps[k0..k0 + depth];
+        for j in 0..columns.div_ceil(LANES) {
+            let at = &self.columns[j * LANES..(j + 1) * LANES];
+            let run = |from: usize, to: usize| at[from..to].windows(2).all(|w| w[1] == w[0] + 1);
+            let base = self.base.at(at[0]).cast_const();
+            // SAFETY: the offsets of real windows, inside the planes.
+            unsafe {
+                let to = scratch.add(j * LANES);
+                if run(0, LANES) {
+                    for (i, step) in steps.iter().enumerate() {
+                        S::load(base.add(*step)).store(to.add(i * width));
+                    }
+                } else if run(0, 8) && run(8, 16) {
+                    let second = self.base.at(at[8]).cast_const();
+                    for (i, step) in steps.iter().enumerate() {
+                        S::load_halves(base.add(*step), second.add(*step)).store(to.add(i * width));
+                    }
+                } else {
+                    for (i, step) in steps.iter().enumerate() {
+                        let from = self.base.at(*step).cast_const();
+                        let to = to.add(i * width);
+                        for (l, at) in at.iter().enumerate() {
+                            *to.add(l) = *from.add(*at);
+                        }
+                    }
+                }
+            }
+        }
+        scratch
+    }
+}
+
+#[inline(always)]
+fn panel_width_body<S: Simd>() -> usize {
+    S::WIDTH * LANES
+}
+
+dispatch! {
+    /// Columns of a panel on the instruction set in use.
+    ///
+    /// # Safety
+    /// None of the caller.
+    fn panel_width() -> usize = panel_width_body
+}
+
+/// `y[b, o, pixel] = bias[o] + sum w[o, k] x[window(pixel), k]`, for contiguous `x` and `w`.
+pub(crate) fn forward(s: &Shape, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    let (k, pixels) = (s.k(), s.pixels());
+    let total = s.batch * pixels;
+    let mut y = Output::new(total * s.o);
+    let out = y.ptr();
+    if total * s.o == 0 || k == 0 {
+        for i in 0..total * s.o {
+            let bias = bias.map_or(0.0, |b| b[i / pixels % s.o]);
+            // SAFETY: inside the output.
+            unsafe { *out.at(i) = bias };
+        }
+        // SAFETY: written above.
+        return unsafe { y.finish() };
+    }
+    let filled = Filled::new(s, x, false);
+    let steps = filled.planes.offsets(s);
+    let row = filled.planes.row;
+    // SAFETY: no condition.
+    let width = unsafe { panel_width() };
+    let rows = Rows { a: w.as_ptr(), row: k, step: 1 };
+    let weights = Ptr::of(w);
+    parallel(total.div_ceil(width), s.o * width * k, |strip| {
+        let first = strip * width;
+        let columns = width.min(total - first);
+        let mut at = [0; MAX_PANEL];
+        let (mut sample, mut pixel) = (first / pixels, first % pixels);
+        let (mut oy, mut ox) = (pixel / s.ow, pixel % s.ow);
+        for at in &mut at[..columns] {
+            *at = sample * filled.sample + oy * row + ox;
+            ox += 1;
+            if ox == s.ow {
+                (ox, oy) = (0, oy + 1);
+            }
+            if oy == s.oh {
+                (oy, sample) = (0, sample + 1);
+            }
+        }
+        let last = at[columns - 1];
+        at[columns..].fill(last);
+        let windows = Windows { base: filled.image, steps: &steps, columns: at };
+        let rows = Rows { a: weights.at(0), ..rows };
+        sample = first / pixels;
+        // SAFETY: strips are apart from each other; each writes its columns of every channel.
+        unsafe {
+            let whole = pixel + columns <= pixels;
+            let mut aside = Scratch::new(if whole { 0 } else { s.o * MAX_PANEL });
+            let (c, c_row) = if whole {
+                (out.at(sample * s.o * pixels + pixel), pixels)
+            } else {
+                (aside.ptr(), MAX_PANEL)
+            };
+            if let Some(bias) = bias {
+                for (o, bias) in bias.iter().enumerate() {
+                    std::slice::from_raw_parts_mut(
+                        c.add(o * c_row).cast::<std::mem::MaybeUninit<f32>>(),
+                        columns,
+                    )
+                    .fill(std::mem::MaybeUninit::new(*bias));
+                }
+            }
+            gemm(s.o, columns, k, rows, &windows, c, c_row, bias.is_some());
+            if !whole {
+                let mut done = 0;
+                while done < columns {
+                    let part = (columns - done).min(pixels - pixel);
+                    for o in 0..s.o {
+                        std::ptr::copy_nonoverlapping(
+                            c.add(o * c_row + done),
+                            out.at((sample * s.o + o) * pixels + pixel),
+                            part,
+                        );
+                    }
+                    done += part;
+                    (pixel, sample) = (0, sample + 1);
+                }
+            }
+        }
+    });
+    drop(filled);
+    // SAFETY: every column of every channel was written.
+    unsafe { y.finish() }
+}
+
+/// The gradient by the image, `[b, c, h, w]`, of the output's gradient `g` `[b, o, oh, ow]`.
+pub(crate) fn grad_image(s: &Shape, w: &[f32], g: &[f32]) -> Vec<f32> {
+    let one = s.stride == [1, 1];
+    let mut dx = if one { Vec::new() } else { vec![0.0; s.batch * s.c * s.h * s.w] };
+    for a in 0..s.stride[0].min(s.kh) {
+        for b in 0..s.stride[1].min(s.kw) {
+            // Kernel elements of this residue, turned round; channels in and out change places.
+            let kh = (s.kh - a).div_ceil(s.stride[0]);
+            let kw = (s.kw - b).div_ceil(s.stride[1]);
+            let mut turned = vec![0.0; s.c * s.o * kh * kw];
+            for c in 0..s.c {
+                for o in 0..s.o {
+                    for i in 0..kh {
+                        for j in 0..kw {
+                            let (y, x) =
+                                (a + s.stride[0] * (kh - 1 - i), b + s.stride[1] * (kw - 1 - j));
+                            turned[((c * s.o + o) * kh + i) * kw + j] =
+                                w[((o * s.c + c) * s.kh + y) * s.kw + x];
+                        }
+                    }
+                }
+            }
+            // Rows y of the image with y + before = a (mod stride): first one, its plane row, count.
+            let axis = |axis: usize, residue: usize, size: usize| {
+                let stride = s.stride[axis] as isize;
+                let first = (residue as isize - s.before[axis]).rem_euclid(stride);
+                let count = (size as isize - first + stride - 1).max(0) / stride;
+                (
+                    (first as usize),
+                    (first + s.before[axis] - residue as isize) / stride,
+                    count as usize,
+                )
+            };
+            let (y0, row, rows) = axis(0, a, s.h);
+            let (x0, column, columns) = axis(1, b, s.w);
+            if rows == 0 || columns == 0 {
+                continue;
+            }
+            let part = Shape {
+                batch: s.batch,
+                c: s.o,
+                h: s.oh,
+                w: s.ow,
+                o: s.c,
+                kh,
+                kw,
+                stride: [1, 1],
+                before: [kh as isize - 1 - row, kw as isize - 1 - column],
+                oh: rows,
+                ow: columns,
+            };
+            let part_dx = forward(&part, g, &turned, None);
+            if one {
+                dx = part_dx;
+                continue;
+            }
+            for (image, part) in
+                dx.chunks_exact_mut(s.h * s.w).zip(part_dx.chunks_exact(rows * columns))
+            {
+                for r in 0..rows {
+                    let to = &mut image[(y0 + r * s.stride[0]) * s.w + x0..];
+                    for (to, from) in to
+                        .iter_mut()
+                        .step_by(s.stride[1])
+                        .zip(&part[r * columns..(r + 1) * columns])
+                    {
+                        *to = *from;
+                    }
+                }
+            }
+        }
+    }
+    dx
+}
+
+/// The gradient by the weights, `[o, c, kh, kw]`.
+pub(crate) fn grad_weights(s: &Shape, x: &[f32], g: &[f32]) -> Vec<f32> {
+    let (k, pixels) = (s.k(), s.pixels());
+    if s.batch * pixels * s.o * k == 0 {
+        return vec![0.0; s.o * k];
+    }
+    let filled = Filled::new(s, x, true);
+    let row = filled.planes.row;
+    let length = (s.oh - 1) * row + s.ow;
+    let padded = length.next_multiple_of(LANES);
+    // The output's gradient with the rows of the planes: zeros where a plane has its margin.
+    let mut copy = Scratch::new(if padded == pixels { 0 } else { s.batch * s.o * padded });
+    let left = if padded == pixels {
+        Ptr::of(g)
+    } else {
+        let to = Ptr::new(copy.ptr());
+        let from = Ptr::of(g);
+        parallel(s.batch * s.o, 2 * padded, |i| {
+            // SAFETY: channel i of the gradient, and its own copy.
+            unsafe {
+                let (from, to) = (from.at(i * pixels), to.at(i * padded));
+                for r in 0..s.oh {
+                    std::ptr::copy_nonoverlapping(from.add(r * s.ow), to.add(r * row), s.ow);
+                    let end = (r + 1) * row;
+                    let end = end.min(padded);
+                    to.add(r * row + s.ow).write_bytes(0, end - r * row - s.ow);
+                }
+                let done = (s.oh * row).min(padded);
+                to.add(done).write_bytes(0, padded - done);
+            }
+        });
+        to
+    };
+    let offsets = filled.planes.offsets(s);
+    let per_block = (BLOCK / padded).max(1);
+    let per_group = s.batch.div_ceil(per_block).div_ceil(GROUPS) * per_block;
+    let groups = s.batch.div_ceil(per_group);
+    let mut partial = Scratch::new(groups * s.o * k);
+    let partials = Ptr::new(partial.ptr());
+    let strips = s.o.div_ceil(LEFT);
+    parallel(groups * strips, per_group.min(s.batch) * LEFT * k * padded, |unit| {
+        let (group, strip) = (unit / strips, unit % strips);
+        let first = strip * LEFT;
+        let rows = LEFT.min(s.o - first);
+        // SAFETY: each unit writes its rows of its group's gradient.
+        unsafe {
+            let out = partials.at((group * s.o + first) * k);
+            out.write_bytes(0, rows * k);
+            let end = ((group + 1) * per_group).min(s.batch);
+            for sample in (group * per_group..end).step_by(per_block) {
+                dots(
+                    per_block.min(end - sample),
+                    padded / LANES,
+                    Stack { base: left.at((sample * s.o + first) * padded), sample: s.o * padded },
+                    padded,
+                    rows,
+                    Stack { base: filled.image.at(sample * filled.sample), sample: filled.sample },
+                    &offsets,
+                    out,
+                    k,
+                );
+            }
+        }
+    });
+    // SAFETY: all partial gradients were written above.
+    let partial = unsafe { std::slice::from_raw_parts(partial.ptr(), groups * s.o * k) };
+    sum_groups(partial, s.o * k)
+}
+
+/// The gradient by the bias: the sum of each channel's gradients, sample by sample.
+pub(crate) fn grad_bias(batch: usize, channels: usize, pixels: usize, g: &[f32]) -> Vec<f32> {
+    let mut sums = vec![0.0; batch * channels];
+    let out = Ptr::new(sums.as_mut_ptr());
+    parallel(batch * channels, pixels, |i| {
+        // SAFETY: each unit writes its own sum.
+        unsafe { *out.at(i) = sum(&g[i * pixels..(i + 1) * pixels]) };
+    });
+    sum_groups(&sums, channels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{numbers, with_each_set, with_one_set};
+
+    fn shape(
+        batch: usize,
+        c: usize,
+        o: usize,
+        [h, w]: [usize; 2],
+        k: usize,
+        stride: usize,
+        padding: [usize; 4],
+    ) -> Option<Shape> {
+        let [top, bottom, left, right] = padding;
+        if h + top + bottom < k || w + left + right < k {
+            return None;
+        }
+        let (oh, ow) = ((h + top + bottom - k) / stride + 1, (w + left + right - k) / stride + 1);
+        Some(Shape {
+            batch,
+            c,
+            h,
+            w,
+            o,
+            kh: k,
+            kw: k,
+            stride: [stride, stride],
+            before: [top as isize, left as isize],
+            oh,
+            ow,
+        })
+    }
+
+    /// Visits every product of the convolution: (output, weight, image) indices.
+    fn visit(s: &Shape, mut f: impl FnMut(usize, usize, usize)) {
+        for b in 0..s.batch {
+            for o in 0..s.o {
+                for oy in 0..s.oh {
+                    for ox in 0..s.ow {
+                        for c in 0..s.c {
+                            for i in 0..s.kh {
+                                for j in 0..s.kw {
+                                    let y = (oy * s.stride[0] + i) as isize - s.before[0];
+                                    let x = (ox * s.stride[1] + j) as isize - s.before[1];
+                                    if (0..s.h as isize).contains(&y)
+                                        && (0..s.w as isize).contains(&x)
+                                    {
+                                        f(
+                                            ((b * s.o + o) * s.oh + oy) * s.ow + ox,
+                                            ((o * s.c + c) * s.kh + i) * s.kw + j,
+                                            ((b * s.c + c) * s.h + y as usize) * s.w + x as usize,
+                                        );
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn close(got: &[f32], wanted: &[f64], what: &str) {
+        assert_eq!(got.len(), wanted.len(), "{what}");
+        for (i, (got, wanted)) in got.iter().zip(wanted).enumerate() {
+            let error = (f64::from(*got) - wanted).abs();
+            assert!(error < 2e-5 + 2e-6 * wanted.abs(), "{what} at {i}: {got} {wanted}");
+        }
+    }
+
+    /// Against the definition in f64, at odd sizes, within 2e-5.
+    #[test]
+    fn forward_and_gradients_are_right() {
+        let mut shapes = Vec::new();
+        for size in [[1, 1], [5, 5], [7, 7], [7, 5], [8, 8], [16, 16]] {
+            for (c, o) in [(3, 13), (13, 3), (1, 8)] {
+                for (k, stride, padding) in [
+                    (1, 1, [0; 4]),
+                    (1, 2, [0; 4]),
+                    (3, 1, [1; 4]),
+                    (3, 1, [0; 4]),
+                    (3, 1, [3, 2, 4, 0]),
+                    (3, 2, [1; 4]),
+                    (3, 2, [0, 1, 0, 1]),
+                    (4, 1, [1; 4]),
+                    (4, 2, [1; 4]),
+                    (2, 3, [0; 4]),
+                ] {
+                    shapes.extend(shape(2, c, o, size, k, stride, padding));
+                }
+            }
+        }
+        with_each_set(|set| {
+            for s in &shapes {
+                let (x, w) = (numbers(s.batch * s.c * s.h * s.w, 1), numbers(s.o * s.k(), 2));
+                let (bias, g) = (numbers(s.o, 3), numbers(s.batch * s.o * s.pixels(), 4));
+                let mut y: Vec<f64> =
+                    (0..g.len()).map(|i| f64::from(bias[i / s.pixels() % s.o])).collect();
+                let mut dx = vec![0.0; x.len()];
+                let mut dw = vec![0.0; w.len()];
+                visit(s, |yi, wi, xi| {
+                    y[yi] += f64::from(w[wi]) * f64::from(x[xi]);
+                    dw[wi] += f64::from(g[yi]) * f64::from(x[xi]);
+                    dx[xi] += f64::from(g[yi]) * f64::from(w[wi]);
+                });
+                let name = format!("{set:?} {s:?}");
+                close(&forward(s, &x, &w, Some(&bias)), &y, &name);
+                close(&grad_weights(s, &x, &g), &dw, &format!("weights {name}"));
+                close(&grad_image(s, &w, &g), &dx, &format!("image {name}"));
+            }
+        });
+    }
+
+    /// One sample's bits are the same alone and in a batch, and on one thread and two; gradients of
+    /// weights are the same on one thread and two.
+    #[test]
+    fn bits_do_not_depend_on_batch_or_threads() {
+        let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let (one, two) = (pool(1), pool(2));
+        with_one_set(|| {
+            for (size, k, stride, padding) in [
+                ([7, 7], 3, 1, [1; 4]),
+                ([16, 16], 3, 1, [1; 4]),
+                ([16, 16], 3, 2, [0, 1, 0, 1]),
+                ([32, 32], 1, 1, [0; 4]),
+            ] {
+                let s = shape(8, 40, 24, size, k, stride, padding).unwrap();
+                let (x, w) = (numbers(8 * s.c * s.h * s.w, 1), numbers(s.o * s.k(), 2));
+                let g = numbers(8 * s.o * s.pixels(), 4);
+                let run = |batch: usize| {
+                    let s = Shape { batch, ..s };
+                    let (x, g) = (&x[..batch * s.c * s.h * s.w], &g[..batch * s.o * s.pixels()]);
+                    (forward(&s, x, &w, None), grad_image(&s, &w, g), grad_weights(&s, x, g))
+                };
+                let whole = one.install(|| run(8));
+                assert_eq!(whole, two.install(|| run(8)));
+                for batch in [1, 3] {
+                    let part = one.install(|| run(batch));
+                    assert_eq!(part, two.install(|| run(batch)));
+                    assert_eq!(part.0[..], whole.0[..part.0.len()]);
+                    assert_eq!(part.1[..], whole.1[..part.1.len()]);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn the_bias_gradient_is_the_sum() {
+        let g = numbers(3 * 5 * 7, 1);
+        let mut wanted = vec![0.0; 5];
+        for (i, g) in g.iter().enumerate() {
+            wanted[i / 7 % 5] += f64::from(*g);
+        }
+        close(&with_one_set(|| grad_bias(3, 5, 7, &g)), &wanted, "bias");
+    }
+}

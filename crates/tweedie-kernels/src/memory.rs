@@ -1,0 +1,122 @@
+//! Working memory: aligned scratch that threads keep, outputs that are written once, and the
+//! parallel loop over independent units.
+
+use std::cell::RefCell;
+
+use rayon::prelude::*;
+
+/// A cache line of sixteen numbers, so that vectors of it are aligned.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+thread_local! {
+    static POOL: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Scratch of at least `len` numbers (initialised, of unknown value) on a cache line's boundary.
+/// It goes back to its thread's pool when dropped, so that memory is not mapped anew each call.
+pub(crate) struct Scratch(Vec<Line>);
+
+impl Scratch {
+    pub(crate) fn new(len: usize) -> Self {
+        let mut lines = POOL.with_borrow_mut(Vec::pop).unwrap_or_default();
+        let wanted = len.div_ceil(16);
+        if lines.len() < wanted {
+            lines.resize(wanted, Line([0.0; 16]));
+        }
+        Self(lines)
+    }
+
+    pub(crate) fn ptr(&mut self) -> *mut f32 {
+        self.0.as_mut_ptr().cast()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let lines = std::mem::take(&mut self.0);
+        // During the end of a thread the pool may be gone: then the memory is freed.
+        let _ = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            if pool.len() < 8 {
+                pool.push(lines);
+            }
+        });
+    }
+}
+
+/// A vector of `len` numbers whose every number the caller writes before [`Output::finish`].
+pub(crate) struct Output {
+    numbers: Vec<f32>,
+    len: usize,
+}
+
+impl Output {
+    pub(crate) fn new(len: usize) -> Self {
+        Self { numbers: Vec::with_capacity(len), len }
+    }
+
+    pub(crate) fn ptr(&mut self) -> Ptr {
+        Ptr(self.numbers.as_mut_ptr())
+    }
+
+    /// # Safety
+    /// All `len` numbers have been written.
+    pub(crate) unsafe fn finish(mut self) -> Vec<f32> {
+        // SAFETY: the capacity is at least `len`, and the caller has written them.
+        unsafe { self.numbers.set_len(self.len) };
+        self.numbers
+    }
+}
+
+/// A pointer that units of a parallel loop share; each writes its own part.
+#[derive(Clone, Copy)]
+pub(crate) struct Ptr(*mut f32);
+
+// SAFETY: a bare address; whoever reads or writes through it says why that is sound.
+unsafe impl Send for Ptr {}
+// SAFETY: as above.
+unsafe impl Sync for Ptr {}
+
+impl Ptr {
+    pub(crate) fn new(p: *mut f32) -> Self {
+        Self(p)
+    }
+
+    pub(crate) fn of(slice: &[f32]) -> Self {
+        Self(slice.as_ptr().cast_mut())
+    }
+
+    /// The address `offset` numbers further on. (A method, so that closures capture the whole.)
+    pub(crate) fn at(self, offset: usize) -> *mut f32 {
+        self.0.wrapping_add(offset)
+    }
+}
+
+/// Work, in multiplications or loads, below which handing a part to another thread costs more than
+/// it brings.
+const GRAIN: usize = 1 << 17;
+
+/// Runs `unit(0)` to `unit(units - 1)`, each of about `work` operations, in the current pool.
+/// Units must not depend on each other: their order is not defined.
+pub(crate) fn parallel(units: usize, work: usize, unit: impl Fn(usize) + Sync + Send) {
+    let least = (GRAIN / work.max(1)).max(1);
+    if units <= least || rayon::current_num_threads() == 1 {
+        (0..units).for_each(unit);
+    } else {
+        (0..units).into_par_iter().with_min_len(least).for_each(unit);
+    }
+}
+
+/// Sums groups of `len` numbers in order.
+pub(crate) fn sum_groups(partial: &[f32], len: usize) -> Vec<f32> {
+    let mut groups = partial.chunks_exact(len.max(1));
+    let mut total = groups.next().map_or_else(|| vec![0.0; len], <[f32]>::to_vec);
+    for group in groups {
+        for (t, g) in total.iter_mut().zip(group) {
+            *t += g;
+        }
+    }
+    total
+}
