@@ -215,7 +215,7 @@ fn strided_views() {
             let w = x.clone().slice([0..1, 3..7]).reshape([4, 6]);
             flat(linear(silu(x.clone()), w, None) + gelu(x).slice([0..2, 0..20, 1..5]))
         });
-        agree("a narrowed view", &[300], 1e-5, &|x| silu(x[0].clone().slice([7..260])));
+        agree("a narrowed view", &[300], 1e-5, &|x| silu(x[0].clone().narrow(0, 7, 253)));
     });
 }
 

@@ -163,7 +163,7 @@ fn conv_shape(
 
 fn groups(x: &FlexTensor, groups: usize, eps: f64, silu: bool) -> Groups {
     let [batch, c, n] = shape(x);
-    Groups { batch, groups, channels: c / groups, n, eps: eps as f32, silu }
+    Groups { batch, count: groups, channels: c / groups, n, eps: eps as f32, silu }
 }
 
 fn group_norm(
@@ -706,14 +706,14 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
                         let nodes = [&q, &k, &v].map(|t| prep.checkpoint(t));
                         let of_bias = bias.as_ref().map(|b| prep.checkpoint(b));
                         let bias = bias.map(|b| b.into_primitive());
-                        let [x, y, z] = [q, k, v].map(|t| t.into_primitive());
+                        let [x, y, z] = [q, k, v].map(Tracked::<C>::into_primitive);
                         let (y, stats) = attend(x, y, z, bias, scale, true);
                         let [q, k, v] = nodes;
                         prep.finish(AttentionState { q, k, v, bias: of_bias, scale, stats }, y)
                     }
                     OpsKind::UnTracked(prep) => {
                         let bias = bias.map(|b| b.into_primitive());
-                        let [q, k, v] = [q, k, v].map(|t| t.into_primitive());
+                        let [q, k, v] = [q, k, v].map(Tracked::<C>::into_primitive);
                         prep.finish(attend(q, k, v, bias, scale, false).0)
                     }
                 }
@@ -744,7 +744,7 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         v: Tracked<C>,
         step: AdamwStep,
     ) -> (Tracked<C>, Tracked<C>, Tracked<C>) {
-        let [param, grad, m, v] = [param, grad, m, v].map(|t| t.into_primitive());
+        let [param, grad, m, v] = [param, grad, m, v].map(Tracked::<C>::into_primitive);
         let (param, m, v) = Flex::kernel_adamw(param, grad, m, v, step);
         (Tracked::<C>::new(param), Tracked::<C>::new(m), Tracked::<C>::new(v))
     }

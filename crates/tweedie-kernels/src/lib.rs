@@ -9,6 +9,11 @@
 //! size of the batch or the number of threads; gradients of weights, which sum over the batch,
 //! depend on the batch but not on the number of threads.
 
+#![allow(
+    clippy::inline_always,
+    reason = "kernel bodies must be inlined into the function that enables the instruction set"
+)]
+
 pub mod mmap;
 
 mod activation;

@@ -21,7 +21,7 @@ pub(crate) unsafe fn exp<S: Simd>(x: S) -> S {
         let shifted = clamped.fma(S::splat(std::f32::consts::LOG2_E), S::splat(ROUND));
         let n = shifted.sub(S::splat(ROUND));
         // ln 2 in two parts, the first of which has few bits, so that its product is exact.
-        let r = n.fma(S::splat(-0.693_359_375), clamped);
+        let r = n.fma(S::splat(-0.693_359_4), clamped);
         let r = n.fma(S::splat(2.121_944_4e-4), r);
         let mut p = S::splat(1.0 / 5040.0);
         for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {

@@ -33,11 +33,11 @@ unsafe fn moments<S: Simd>(len: usize, x: *const f32, eps: f32) -> (f32, f32) {
     }
 }
 
-/// Shapes of a group normalisation: `groups` of `channels` of `n` numbers for each sample.
+/// Shapes of a group normalisation: `count` groups of `channels` of `n` numbers for each sample.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Groups {
     pub(crate) batch: usize,
-    pub(crate) groups: usize,
+    pub(crate) count: usize,
     /// Channels of one group.
     pub(crate) channels: usize,
     pub(crate) n: usize,
@@ -92,10 +92,10 @@ pub(crate) unsafe fn group_forward(
     y: Ptr,
 ) -> Vec<f32> {
     let len = s.channels * s.n;
-    let mut stats = vec![0.0; 2 * s.batch * s.groups];
+    let mut stats = vec![0.0; 2 * s.batch * s.count];
     let out = Ptr::new(stats.as_mut_ptr());
-    parallel(s.batch * s.groups, 4 * len, |i| {
-        let c = i % s.groups * s.channels;
+    parallel(s.batch * s.count, 4 * len, |i| {
+        let c = i % s.count * s.channels;
         // SAFETY: each unit has its own group.
         unsafe {
             let (mean, rate) = group_forward_one(
@@ -198,12 +198,12 @@ pub(crate) unsafe fn group_backward(
     dx: Ptr,
 ) -> (Vec<f32>, Vec<f32>) {
     let len = s.channels * s.n;
-    let all = s.groups * s.channels;
+    let all = s.count * s.channels;
     let mut d_weight = vec![0.0; s.batch * all];
     let mut d_bias = vec![0.0; s.batch * all];
     let (to_weight, to_bias) = (Ptr::new(d_weight.as_mut_ptr()), Ptr::new(d_bias.as_mut_ptr()));
-    parallel(s.batch * s.groups, 8 * len, |i| {
-        let c = i % s.groups * s.channels;
+    parallel(s.batch * s.count, 8 * len, |i| {
+        let c = i % s.count * s.channels;
         // SAFETY: each unit has its own group.
         unsafe {
             group_backward_one(

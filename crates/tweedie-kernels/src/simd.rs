@@ -198,9 +198,9 @@ unsafe impl Simd for Baseline {
     #[inline(always)]
     unsafe fn if_less(self, b: Self, yes: Self, no: Self) -> Self {
         let mut out = no.0;
-        for i in 0..16 {
+        for (i, out) in out.iter_mut().enumerate() {
             if self.0[i] < b.0[i] {
-                out[i] = yes.0[i];
+                *out = yes.0[i];
             }
         }
         Self(out)
@@ -244,6 +244,7 @@ unsafe impl Simd for Baseline {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::Simd;
+    #[allow(clippy::wildcard_imports, reason = "some sixty intrinsics")]
     use std::arch::x86_64::*;
 
     #[derive(Clone, Copy)]
