@@ -30,6 +30,13 @@ impl Level {
     /// The data's own level: `alpha = 1`, `sigma = 0`.
     pub const CLEAN: Self = Self::new(0.0, 1.0, 0.0);
 
+    /// The variance-preserving level (`alpha^2 + sigma^2 = 1`) with this `lambda`, infinite or not.
+    pub fn vp(t: f64, lambda: f64) -> Self {
+        // Each share from its own logistic function: `1 - alpha^2` would lose the small one.
+        let share = |lambda: f64| (1.0 / (1.0 + (-2.0 * lambda).exp())).sqrt();
+        Self::new(t, share(lambda), share(-lambda))
+    }
+
     /// Half the log signal-to-noise ratio, `ln(alpha / sigma)`; infinite at either end.
     pub fn lambda(self) -> f64 {
         (self.alpha / self.sigma).ln()

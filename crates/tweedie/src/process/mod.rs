@@ -2,6 +2,22 @@
 
 use std::fmt::Debug;
 
+pub mod edm;
+pub mod flow;
+pub mod ve;
+pub mod vp_cosine;
+pub mod vp_linear;
+pub mod vp_table;
+pub mod zero_terminal_snr;
+
+pub use edm::Edm;
+pub use flow::Flow;
+pub use ve::Ve;
+pub use vp_cosine::VpCosine;
+pub use vp_linear::VpLinear;
+pub use vp_table::VpTable;
+pub use zero_terminal_snr::ZeroTerminalSnr;
+
 use crate::catalog::{Card, Made};
 use crate::error::Result;
 use crate::level::{Level, Levels};
@@ -37,7 +53,13 @@ pub trait Process: Debug + Send + Sync {
         self.at(self.t_of_lambda(lambda))
     }
 
-    /// How many training time steps the process is a table of; `None` for a continuous one.
+    /// The cleanest and the noisiest time that a network is trained at; grids run between them.
+    fn ends(&self) -> (f64, f64) {
+        (0.0, 1.0)
+    }
+
+    /// How many training time steps the process is a table of, `i` at `t = i / steps`; `None` for a
+    /// continuous one.
     fn table_steps(&self) -> Option<usize> {
         None
     }
@@ -88,11 +110,39 @@ pub trait Process: Debug + Send + Sync {
     }
 }
 
+/// Gaussian noise of unit variance around the second endpoint's share, the prior of the
+/// variance-preserving papers: data of unit variance stay of unit variance at every level.
+pub(crate) fn unit_prior(
+    like: &State,
+    endpoint: Option<&State>,
+    at: Level,
+    noise: &mut dyn Noise,
+) -> Result<State> {
+    let eps = noise.draw(like)?;
+    Ok(match endpoint {
+        Some(y) => eps + y.clone() * at.anchor,
+        None => eps,
+    })
+}
+
 /// A process of the catalogue.
 pub type Entry = Made<dyn Process>;
 
 /// Every process.
-pub(crate) const ENTRIES: &[Entry] = &[];
+pub(crate) const ENTRIES: &[Entry] = &[
+    edm::ENTRY,
+    flow::ENTRY,
+    ve::ENTRY,
+    vp_cosine::ENTRY,
+    vp_linear::ENTRY,
+    vp_table::ENTRY,
+    zero_terminal_snr::ENTRY,
+];
+
+/// Every process of the catalogue, by id.
+pub fn entries() -> &'static [Entry] {
+    ENTRIES
+}
 
 pub(crate) fn cards() -> impl Iterator<Item = &'static Card> {
     ENTRIES.iter().map(|e| e.card)
