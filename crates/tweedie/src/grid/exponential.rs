@@ -1,0 +1,60 @@
+//! Sigma in a geometric row.
+//!
+//! k-diffusion's exponential schedule (Crowson 2022); the limit of EDM's grid for a large `rho`.
+//!
+//! ```text
+//! ln sigma_k = ln sigma_max + k / (n - 1) (ln sigma_min - ln sigma_max)
+//! ```
+//!
+//! in `sigma_edm`. The same levels as `log-snr` between the same ends; both names are in use.
+
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::{Card, Seam, defaults_of};
+use crate::error::Result;
+use crate::grid::{Entry, Grid, Last, at_sigmas, points, ramp, sigma_ends};
+use crate::level::Level;
+use crate::process::Process;
+
+pub(crate) const CARD: Card = Card {
+    id: "exponential",
+    seam: Seam::Grid,
+    title: "k-diffusion",
+    source: "Crowson, k-diffusion, 2022",
+    year: 2022,
+    what: "sigma in a geometric row",
+    aliases: &["use_exponential_sigmas"],
+    ledger: "",
+    parts: &[],
+    file: file!(),
+};
+
+pub(crate) const ENTRY: Entry = Entry {
+    card: &CARD,
+    make: |s| Ok(Box::new(s.read::<Exponential>()?)),
+    defaults: defaults_of::<Exponential>,
+    known_failures: &[],
+};
+
+/// Sigma in a geometric row.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Exponential {
+    /// The cleanest sigma before the clean end; the process's own by default.
+    pub sigma_min: Option<f64>,
+    /// The noisiest sigma; the process's own by default.
+    pub sigma_max: Option<f64>,
+    /// Where the grid ends. The default is clean.
+    pub last: Last,
+}
+
+impl Grid for Exponential {
+    fn levels(&self, process: &dyn Process, steps: usize) -> Result<Vec<Level>> {
+        let (low, high) = sigma_ends(process, self.sigma_min, self.sigma_max, "exponential")?;
+        let (a, b) = (high.ln(), low.ln());
+        let sigmas: Vec<f64> = ramp(points(steps, self.last, "exponential")?)
+            .map(|u| (a + u * (b - a)).exp())
+            .collect();
+        at_sigmas(process, &sigmas, self.last, "exponential")
+    }
+}

@@ -1,0 +1,87 @@
+//! EDM's grid: sigma in equal parts of its `1 / rho`-th power.
+//!
+//! Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022,
+//! [arXiv:2206.00364](https://arxiv.org/abs/2206.00364), equation 5.
+//!
+//! ```text
+//! sigma_k = (sigma_max^(1/rho) + k / (n - 1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho
+//! ```
+//!
+//! in `sigma_edm`, on any path. The ends are those that the process trains at; a path that begins
+//! without signal has no finite `sigma_max` and needs one given.
+
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::{Card, Seam, defaults_of};
+use crate::error::{Error, Result};
+use crate::grid::{Entry, Grid, Last, at_sigmas, points, ramp, sigma_ends};
+use crate::level::Level;
+use crate::process::Process;
+
+pub(crate) const CARD: Card = Card {
+    id: "karras",
+    seam: Seam::Grid,
+    title: "Elucidating the Design Space of Diffusion-Based Generative Models",
+    source: "2206.00364",
+    year: 2022,
+    what: "sigma in equal parts of its 1/rho-th power",
+    aliases: &["use_karras_sigmas"],
+    ledger: "",
+    parts: &[],
+    file: file!(),
+};
+
+pub(crate) const ENTRY: Entry = Entry {
+    card: &CARD,
+    make: |s| Ok(Box::new(s.read::<Karras>()?)),
+    defaults: defaults_of::<Karras>,
+    known_failures: &[],
+};
+
+/// EDM's grid.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Karras {
+    /// The exponent. The default, 7, is the paper's.
+    pub rho: f64,
+    /// The cleanest sigma before the clean end; the process's own by default.
+    pub sigma_min: Option<f64>,
+    /// The noisiest sigma; the process's own by default.
+    pub sigma_max: Option<f64>,
+    /// Whether the network is told whole training steps, as diffusers' multistep classes do; the
+    /// sigmas stay. The default is no.
+    pub round: bool,
+    /// Where the grid ends. The default, clean, is the paper's.
+    pub last: Last,
+}
+
+impl Default for Karras {
+    fn default() -> Self {
+        Self { rho: 7.0, sigma_min: None, sigma_max: None, round: false, last: Last::Clean }
+    }
+}
+
+impl Grid for Karras {
+    fn levels(&self, process: &dyn Process, steps: usize) -> Result<Vec<Level>> {
+        if !self.rho.is_finite() || self.rho <= 0.0 {
+            let why = format!("{}, wanted a positive number", self.rho);
+            return Err(Error::setting("grid karras:rho", why));
+        }
+        let (low, high) = sigma_ends(process, self.sigma_min, self.sigma_max, "karras")?;
+        let (a, b) = (high.powf(1.0 / self.rho), low.powf(1.0 / self.rho));
+        let sigmas: Vec<f64> = ramp(points(steps, self.last, "karras")?)
+            .map(|u| (a + u * (b - a)).powf(self.rho))
+            .collect();
+        let mut levels = at_sigmas(process, &sigmas, self.last, "karras")?;
+        if self.round {
+            let Some(count) = process.table_steps() else {
+                return Err(Error::unsupported("grid karras:round", "a table of training steps"));
+            };
+            let n = count as f64;
+            for level in &mut levels {
+                level.t = (level.t * n).round_ties_even() / n;
+            }
+        }
+        Ok(levels)
+    }
+}
