@@ -2,8 +2,26 @@
 
 use std::fmt::Debug;
 
+pub mod ddim;
+pub mod ddpm;
+pub mod dpmpp_2m;
+pub mod dpmpp_2m_sde;
+pub mod euler;
+pub mod euler_ancestral;
+pub mod heun;
+pub mod unipc;
+
+pub use ddim::Ddim;
+pub use ddpm::Ddpm;
+pub use dpmpp_2m::Dpmpp2m;
+pub use dpmpp_2m_sde::Dpmpp2mSde;
+pub use euler::Euler;
+pub use euler_ancestral::EulerAncestral;
+pub use heun::Heun;
+pub use unipc::Unipc;
+
 use crate::catalog::{Card, Made};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::level::{Level, Levels};
 use crate::noise::Noise;
 use crate::process::Process;
@@ -53,10 +71,23 @@ pub struct Step<'a> {
 }
 
 impl Step<'_> {
+    /// The step in log-SNR, `lambda(to) - lambda(from)`; infinite from pure noise and to clean data.
+    pub fn h(&self) -> f64 {
+        self.to.lambda() - self.from.lambda()
+    }
+
     /// Whether no step follows.
     pub fn is_last(&self) -> bool {
         self.index + 1 == self.count
     }
+}
+
+/// A setting that must be a finite number of at least 0.
+pub(crate) fn at_least_zero(key: &str, value: f64) -> Result<()> {
+    if value.is_finite() && value >= 0.0 {
+        return Ok(());
+    }
+    Err(Error::setting(key, format!("{value}, wanted a finite number of at least 0")))
 }
 
 /// What a sampler promises; conformance holds it to this.
@@ -120,7 +151,21 @@ pub trait Invert {
 pub type Entry = Made<dyn Sampler>;
 
 /// Every sampler.
-pub(crate) const ENTRIES: &[Entry] = &[];
+pub(crate) const ENTRIES: &[Entry] = &[
+    ddim::ENTRY,
+    ddpm::ENTRY,
+    dpmpp_2m::ENTRY,
+    dpmpp_2m_sde::ENTRY,
+    euler::ENTRY,
+    euler_ancestral::ENTRY,
+    heun::ENTRY,
+    unipc::ENTRY,
+];
+
+/// Every sampler of the catalogue, by id.
+pub fn entries() -> &'static [Entry] {
+    ENTRIES
+}
 
 pub(crate) fn cards() -> impl Iterator<Item = &'static Card> {
     ENTRIES.iter().map(|e| e.card)

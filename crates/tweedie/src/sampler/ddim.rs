@@ -1,0 +1,96 @@
+//! DDIM: a first-order step along the estimate's direction, with as much fresh noise as wanted.
+//!
+//! Song, Meng and Ermon, "Denoising Diffusion Implicit Models", 2021,
+//! [arXiv:2010.02502](https://arxiv.org/abs/2010.02502), equations 12 and 16 (their `alpha` is our
+//! `alpha^2`).
+//!
+//! With `c = alpha_s sigma_t / (alpha_t sigma_s) = exp(-h)` for a step from `s` to `t`:
+//!
+//! ```text
+//! std = eta sigma_t sqrt(1 - c^2)
+//! x_t = alpha_t x0 + sqrt(sigma_t^2 - std^2) eps + std z
+//! ```
+//!
+//! On a variance-preserving path `std` is the paper's; written by `c` it holds on every path. With
+//! `eta = 0` it is Euler's method in `x / alpha`, with `eta = 1` DDPM's ancestral step.
+
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::{Card, Seam, defaults_of};
+use crate::error::{Error, Result};
+use crate::noise::Noise;
+use crate::prediction::eps_of;
+use crate::sampler::{Claims, Entry, Eval, Sampler, Step};
+use crate::state::State;
+
+pub(crate) const CARD: Card = Card {
+    id: "ddim",
+    seam: Seam::Sampler,
+    title: "Denoising Diffusion Implicit Models",
+    source: "2010.02502",
+    year: 2021,
+    what: "first-order step with as much fresh noise as wanted",
+    aliases: &["DDIMScheduler"],
+    ledger: "",
+    parts: &[],
+    file: file!(),
+};
+
+pub(crate) const ENTRY: Entry = Entry {
+    card: &CARD,
+    make: |s| Ok(Box::new(s.read::<Ddim>()?.checked()?)),
+    defaults: defaults_of::<Ddim>,
+    known_failures: &[],
+};
+
+/// DDIM.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ddim {
+    /// How much noise a step adds, from 0, deterministic, to 1, DDPM's. The default, 0, is the
+    /// paper's.
+    pub eta: f64,
+}
+
+impl Ddim {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`].
+    pub fn checked(self) -> Result<Self> {
+        if (0.0..=1.0).contains(&self.eta) {
+            return Ok(self);
+        }
+        Err(Error::setting("ddim:eta", format!("{}, wanted 0 to 1", self.eta)))
+    }
+}
+
+impl Sampler for Ddim {
+    fn claims(&self) -> Claims {
+        Claims { order: 1, nfe: 1, stochastic: self.eta > 0.0 }
+    }
+
+    fn step(
+        &mut self,
+        eval: &mut dyn Eval,
+        x: State,
+        step: &Step<'_>,
+        noise: &mut dyn Noise,
+    ) -> Result<State> {
+        let (from, to) = (step.from, step.to);
+        let x0 = eval.at(&x, from)?;
+        let c = (-step.h()).exp();
+        let std = self.eta * to.sigma * (1.0 - c * c).sqrt();
+        let eps = eps_of(&x, &x0, from);
+        let mean = x0 * to.alpha + eps * (to.sigma * to.sigma - std * std).max(0.0).sqrt();
+        if std == 0.0 {
+            return Ok(mean);
+        }
+        Ok(mean.clone() + noise.draw(&mean)? * std)
+    }
+
+    fn fork(&self) -> Box<dyn Sampler> {
+        Box::new(self.clone())
+    }
+}

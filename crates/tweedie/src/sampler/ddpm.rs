@@ -1,0 +1,96 @@
+//! DDPM's ancestral step: a draw from the posterior of the less noisy state.
+//!
+//! Ho, Jain and Abbeel, "Denoising Diffusion Probabilistic Models", 2020,
+//! [arXiv:2006.11239](https://arxiv.org/abs/2006.11239), equations 6, 7 and 11.
+//!
+//! With `c = alpha_s sigma_t / (alpha_t sigma_s) = exp(-h)` for a step from `s` to `t`:
+//!
+//! ```text
+//! mean = alpha_t (1 - c^2) x0 + c sigma_t / sigma_s x
+//! x_t  = mean + std z
+//! std  = sigma_t sqrt(1 - c^2)      variance=small, the posterior's
+//! std  = sigma_s sqrt(1 - c^2)      variance=large, the forward step's
+//! ```
+//!
+//! The small variance is right for data at a point, the large one for data of unit variance
+//! (section 3.2 there). A step to clean data adds no noise.
+
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::{Card, Seam, defaults_of};
+use crate::error::Result;
+use crate::noise::Noise;
+use crate::sampler::{Claims, Entry, Eval, Sampler, Step};
+use crate::state::State;
+
+pub(crate) const CARD: Card = Card {
+    id: "ddpm",
+    seam: Seam::Sampler,
+    title: "Denoising Diffusion Probabilistic Models",
+    source: "2006.11239",
+    year: 2020,
+    what: "ancestral step, a draw from the posterior",
+    aliases: &["DDPMScheduler"],
+    ledger: "",
+    parts: &[],
+    file: file!(),
+};
+
+pub(crate) const ENTRY: Entry = Entry {
+    card: &CARD,
+    make: |s| Ok(Box::new(s.read::<Ddpm>()?)),
+    defaults: defaults_of::<Ddpm>,
+    known_failures: &[],
+};
+
+/// The variance of the step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Variance {
+    /// That of the posterior given the clean sample, `fixed_small` in diffusers.
+    #[default]
+    Small,
+    /// That of the forward step, `fixed_large` in diffusers.
+    Large,
+}
+
+/// DDPM's ancestral step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ddpm {
+    /// The variance of the step. The paper finds both alike; the default is the small one.
+    pub variance: Variance,
+}
+
+impl Sampler for Ddpm {
+    fn claims(&self) -> Claims {
+        Claims { order: 1, nfe: 1, stochastic: true }
+    }
+
+    fn step(
+        &mut self,
+        eval: &mut dyn Eval,
+        x: State,
+        step: &Step<'_>,
+        noise: &mut dyn Noise,
+    ) -> Result<State> {
+        let (from, to) = (step.from, step.to);
+        let x0 = eval.at(&x, from)?;
+        let c = (-step.h()).exp();
+        let share = 1.0 - c * c;
+        let mean = x0 * (to.alpha * share) + x * (c * to.sigma / from.sigma);
+        if to.sigma == 0.0 {
+            return Ok(mean);
+        }
+        let std = share.sqrt()
+            * match self.variance {
+                Variance::Small => to.sigma,
+                Variance::Large => from.sigma,
+            };
+        Ok(mean.clone() + noise.draw(&mean)? * std)
+    }
+
+    fn fork(&self) -> Box<dyn Sampler> {
+        Box::new(self.clone())
+    }
+}
