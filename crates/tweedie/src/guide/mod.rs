@@ -2,13 +2,21 @@
 
 use std::fmt::Debug;
 
+pub mod autoguidance;
+pub mod cfg;
+pub mod cfg_rescale;
 mod guided;
+pub mod interval;
 
+pub use autoguidance::Autoguidance;
+pub use cfg::Cfg;
+pub use cfg_rescale::CfgRescale;
 pub use guided::Guided;
+pub use interval::Interval;
 
 use crate::catalog::{Card, Made};
 use crate::denoiser::{Cond, Denoiser, Pass};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::level::{Level, Levels};
 use crate::state::State;
 
@@ -51,6 +59,14 @@ pub trait Guide: Debug + Send {
     fn select(&mut self, _rows: &[usize]) {}
 }
 
+/// Checks a guidance weight of the part `owner`.
+fn weight(owner: &str, weight: f64) -> Result<()> {
+    if weight.is_finite() {
+        return Ok(());
+    }
+    Err(Error::setting(format!("{owner}:weight"), format!("{weight}, wanted a finite number")))
+}
+
 /// No guidance: the conditional estimate as it is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unguided;
@@ -76,7 +92,13 @@ impl Guide for Unguided {
 pub type Entry = Made<dyn Guide>;
 
 /// Every guide.
-pub(crate) const ENTRIES: &[Entry] = &[];
+pub(crate) const ENTRIES: &[Entry] =
+    &[autoguidance::ENTRY, cfg::ENTRY, cfg_rescale::ENTRY, interval::ENTRY];
+
+/// Every guide of the catalogue, by id.
+pub fn entries() -> &'static [Entry] {
+    ENTRIES
+}
 
 pub(crate) fn cards() -> impl Iterator<Item = &'static Card> {
     ENTRIES.iter().map(|e| e.card)

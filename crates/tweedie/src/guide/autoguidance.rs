@@ -1,0 +1,109 @@
+//! Autoguidance: away from a weaker version of the model itself.
+//!
+//! Karras et al., "Guiding a Diffusion Model with a Bad Version of Itself", 2024,
+//! [arXiv:2406.02507](https://arxiv.org/abs/2406.02507), equation 4.
+//!
+//! ```text
+//! x0 = x0_weak + weight (x0_model - x0_weak)
+//! ```
+//!
+//! Both are asked with the same condition; with none it guides unconditional models too. The weak
+//! model is a smaller or less trained one of the same data: it is an argument of
+//! [`Autoguidance::new`], and a spec alone cannot make this guide.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::{Card, Seam, defaults_of};
+use crate::denoiser::{Branch, Cond, Denoiser, Pass};
+use crate::error::{Error, Result};
+use crate::guide::{Entry, Guide, weight};
+use crate::level::Levels;
+use crate::state::State;
+
+pub(crate) const CARD: Card = Card {
+    id: "autoguidance",
+    seam: Seam::Guide,
+    title: "Guiding a Diffusion Model with a Bad Version of Itself",
+    source: "2406.02507",
+    year: 2024,
+    what: "away from a weaker version of the model",
+    aliases: &[],
+    ledger: "",
+    parts: &[],
+    file: file!(),
+};
+
+pub(crate) const ENTRY: Entry = Entry {
+    card: &CARD,
+    make: |s| {
+        s.read::<Settings>()?;
+        let needs = "a weak model of the same data, given to Autoguidance::new";
+        Err(Error::unsupported("autoguidance", needs))
+    },
+    defaults: defaults_of::<Settings>,
+    known_failures: &[],
+};
+
+/// The settings of autoguidance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// 1 is the model as it is. The default, 2, is near what the paper finds best.
+    pub weight: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { weight: 2.0 }
+    }
+}
+
+/// Autoguidance.
+#[derive(Clone)]
+pub struct Autoguidance {
+    weak: Arc<dyn Denoiser>,
+    settings: Settings,
+}
+
+impl fmt::Debug for Autoguidance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Autoguidance").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Autoguidance {
+    /// Guides away from `weak`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`].
+    pub fn new(weak: Arc<dyn Denoiser>, settings: Settings) -> Result<Self> {
+        weight("autoguidance", settings.weight)?;
+        Ok(Self { weak, settings })
+    }
+}
+
+impl Guide for Autoguidance {
+    fn x0(
+        &mut self,
+        model: &dyn Denoiser,
+        x: &State,
+        at: &Levels,
+        cond: &Cond,
+        pass: &mut Pass,
+    ) -> Result<State> {
+        let strong = model.x0(x, at, cond, pass)?;
+        if self.settings.weight == 1.0 {
+            return Ok(strong);
+        }
+        let weak = pass.on_branch(Branch::Weak, at, |pass| self.weak.x0(x, at, cond, pass))?;
+        Ok(weak.clone() + (strong - weak) * self.settings.weight)
+    }
+
+    fn fork(&self) -> Box<dyn Guide> {
+        Box::new(self.clone())
+    }
+}
