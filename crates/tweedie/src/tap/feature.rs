@@ -135,6 +135,38 @@ impl Features {
         Self(self.0.iter().map(|(n, f)| (*n, f.select(rows))).collect())
     }
 
+    /// Stacks sets of rows one after the other.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] where there is none, [`Error::Unknown`] where one lacks a feature of the
+    /// first, [`Error::Shape`] where they differ in shape.
+    pub fn cat(parts: &[Self]) -> Result<Self> {
+        let Some(first) = parts.first() else {
+            return Err(Error::setting("features", "there is nothing to stack"));
+        };
+        let mut stacked = Self::new();
+        for (name, lead) in &first.0 {
+            let mut tensors = Vec::with_capacity(parts.len());
+            let mut shape = lead.shape.clone();
+            shape[0] = 0;
+            for part in parts {
+                let feature = part.get(name)?;
+                if feature.shape[1..] != lead.shape[1..] {
+                    return Err(Error::Shape {
+                        what: format!("feature `{name}` of stacked rows"),
+                        wanted: lead.shape.clone(),
+                        found: feature.shape.clone(),
+                    });
+                }
+                shape[0] += feature.shape[0];
+                tensors.push(feature.rows.clone());
+            }
+            stacked.set(name, Feature { rows: Tensor::cat(tensors, 0), shape });
+        }
+        Ok(stacked)
+    }
+
     /// Puts two disjoint sets of rows together: `a` stands at the places `at_a`, `b` at `at_b`.
     ///
     /// # Errors

@@ -3,18 +3,27 @@
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use crate::catalog::{Card, Made};
 use crate::denoiser::Row;
 use crate::error::Result;
 
 mod feature;
 mod only;
+pub mod record;
+pub mod replace;
+pub mod skip;
 
 pub use feature::{Feature, Features};
 pub use only::Only;
+pub use record::{Record, Recorder};
+pub use replace::Replace;
+pub use skip::Skip;
 
 /// What stands at a site.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum SiteKind {
     /// A whole residual or transformer block: `hidden`, `time` in; `hidden` out.
@@ -50,6 +59,35 @@ impl Site {
     /// A site.
     pub fn new(network: &str, path: impl AsRef<str>, kind: SiteKind, depth: usize) -> Self {
         Self { network: network.into(), path: path.as_ref().into(), kind, depth }
+    }
+}
+
+/// Which sites and steps a tap acts at, as its settings say it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    /// Paths of modules: a site is chosen that has one of these paths or stands below it. All sites
+    /// where the list is empty.
+    pub sites: Vec<String>,
+    /// The first step.
+    pub first: usize,
+    /// The last step; the end of the run where nothing is said.
+    pub last: Option<usize>,
+}
+
+impl Choice {
+    /// Whether the site is chosen.
+    pub fn has_site(&self, site: &Site) -> bool {
+        let below = |path: &String| {
+            site.path
+                .strip_prefix(path.as_str())
+                .is_some_and(|r| r.is_empty() || r.starts_with('.'))
+        };
+        self.sites.is_empty() || self.sites.iter().any(below)
+    }
+
+    /// Whether the step is chosen.
+    pub fn has_step(&self, step: usize) -> bool {
+        self.first <= step && self.last.is_none_or(|last| step <= last)
     }
 }
 
@@ -141,7 +179,12 @@ impl SharedTap {
 pub type Entry = Made<dyn Tap>;
 
 /// Every tap.
-pub(crate) const ENTRIES: &[Entry] = &[];
+pub(crate) const ENTRIES: &[Entry] = &[record::ENTRY, replace::ENTRY, skip::ENTRY];
+
+/// Every tap of the catalogue, by id.
+pub fn entries() -> &'static [Entry] {
+    ENTRIES
+}
 
 pub(crate) fn cards() -> impl Iterator<Item = &'static Card> {
     ENTRIES.iter().map(|e| e.card)

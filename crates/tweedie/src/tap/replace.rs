@@ -1,0 +1,117 @@
+//! Puts recorded features in the place of computed ones.
+//!
+//! Hertz et al., "Prompt-to-Prompt Image Editing with Cross Attention Control", 2022,
+//! [arXiv:2208.01626](https://arxiv.org/abs/2208.01626), Algorithm 1: features of one run are
+//! injected into another over a range of steps. See [`crate::tap::record`] for how they are kept.
+//!
+//! A chosen row is not computed. Each row gets what was recorded for its own request, or for one
+//! request that stands for all ([`Replace::from_request`]). A site or step that the record does not
+//! hold is an error, not a silent computation.
+
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::{Card, Seam, defaults_of};
+use crate::denoiser::Row;
+use crate::error::{Error, Result};
+use crate::tap::record::{Place, Visits};
+use crate::tap::{Choice, Entry, Features, Record, Site, Tap, Verdict};
+
+pub(crate) const CARD: Card = Card {
+    id: "replace",
+    seam: Seam::Tap,
+    title: "Prompt-to-Prompt Image Editing with Cross Attention Control",
+    source: "2208.01626",
+    year: 2022,
+    what: "puts recorded features in the place of computed ones",
+    aliases: &[],
+    ledger: "",
+    parts: &[&crate::tap::record::CARD],
+    file: file!(),
+};
+
+pub(crate) const ENTRY: Entry = Entry {
+    card: &CARD,
+    make: |s| {
+        s.read::<Settings>()?;
+        let needs = "a record of another run, given to Replace::new";
+        Err(Error::unsupported("replace", needs))
+    },
+    defaults: defaults_of::<Settings>,
+    known_failures: &[],
+};
+
+/// The settings of the replacement.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Paths of modules: sites with one of these paths or below it; all where the list is empty.
+    pub sites: Vec<String>,
+    /// The first step, by default 0.
+    pub first: usize,
+    /// The last step; the end of the run by default.
+    pub last: Option<usize>,
+}
+
+/// Puts recorded features in the place of computed ones.
+#[derive(Debug)]
+pub struct Replace {
+    choice: Choice,
+    record: Record,
+    request: Option<u64>,
+    visits: Visits,
+    places: Vec<Option<Place>>,
+}
+
+impl Replace {
+    /// Replaces by what `record` holds for the same request.
+    pub fn new(settings: Settings, record: &Record) -> Self {
+        let choice = Choice { sites: settings.sites, first: settings.first, last: settings.last };
+        let (record, visits) = (record.clone(), Visits::default());
+        Self { choice, record, request: None, visits, places: Vec::new() }
+    }
+
+    /// The same for every request: what `record` holds for this one.
+    #[must_use]
+    pub fn from_request(mut self, request: u64) -> Self {
+        self.request = Some(request);
+        self
+    }
+}
+
+impl Tap for Replace {
+    fn wants(&self, site: &Site) -> bool {
+        self.choice.has_site(site)
+    }
+
+    fn decide(&mut self, site: &Site, rows: &[Row], _input: &Features) -> Result<Vec<Verdict>> {
+        self.places.clear();
+        for row in rows {
+            let mut place = self.visits.next(site, row);
+            place.request = self.request.unwrap_or(place.request);
+            self.places.push(self.choice.has_step(row.step).then_some(place));
+        }
+        let verdict = |p: &Option<Place>| match p {
+            Some(_) => Verdict::Supply,
+            None => Verdict::Compute,
+        };
+        Ok(self.places.iter().map(verdict).collect())
+    }
+
+    fn supply(&mut self, _site: &Site, _rows: &[Row], _input: Features) -> Result<Features> {
+        // `decide` has just named the places of these rows, in this order.
+        let parts = self.places.drain(..).flatten().map(|place| {
+            self.record.get(&place).ok_or_else(|| {
+                let needs = format!(
+                    "a record of `{}` at step {} for request {}",
+                    place.path, place.step, place.request
+                );
+                Error::unsupported("replace", needs)
+            })
+        });
+        Features::cat(&parts.collect::<Result<Vec<_>>>()?)
+    }
+
+    fn reset(&mut self) {
+        self.visits.clear();
+    }
+}
