@@ -26,6 +26,7 @@ pub mod process;
 pub mod random;
 pub mod run;
 pub mod sampler;
+pub mod spec;
 pub mod state;
 pub mod tap;
 pub mod weight;

@@ -1,0 +1,382 @@
+//! What to run, as data: one form for the command line, the server, the lab and the metadata of
+//! pictures.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::catalog::Seam;
+use crate::error::{Error, Result};
+use crate::prediction::Prediction;
+use crate::{grid, guide, process, sampler, tap};
+
+mod names;
+mod part;
+
+pub use names::{Named, aliases, resolve_grid, resolve_sampler};
+pub use part::PartSpec;
+
+/// The type that a network computes in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// 32-bit floating point.
+    #[default]
+    F32,
+    /// 64-bit floating point.
+    F64,
+}
+
+/// A file of initial noise: its name without folders, and what it holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoiseFile {
+    /// The file's name, without the folder.
+    pub name: String,
+    /// The SHA-256 of its bytes, in hexadecimal.
+    pub hash: String,
+}
+
+/// What to run.
+///
+/// Everything that decides the pictures stands here by name or hash and never as a path, so that a
+/// spec can be published with them. Image `k` is of seed `seed + k` and of class
+/// `classes[k % classes.len()]`, whatever the batch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Spec {
+    /// The model's name: `builtin:shapes`, or that of a folder without its path.
+    pub model: String,
+    /// The SHA-256 of the model's weights, in hexadecimal, once it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_hash: Option<String>,
+    /// What the pictures should be of.
+    pub prompt: String,
+    /// What they should not be of.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub negative: String,
+    /// Classes, where the model has such; image `k` takes the one at `k` modulo their count.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<i64>,
+    /// The path, where it is not to be the model's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<PartSpec>,
+    /// What the output means, where it is not to be the model's own word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prediction: Option<Prediction>,
+    /// How to step. The default, DPM-Solver++(2M), is the project's choice (docs/choosing.md).
+    pub sampler: PartSpec,
+    /// Where to stop; the model's own grid where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grid: Option<PartSpec>,
+    /// Steps, by default 20.
+    pub steps: usize,
+    /// The guidance weight: 1 is the condition as it is, 0 ignores it; the model's own default
+    /// where nothing is said. It becomes the `weight` of the guides, see [`Spec::guide_parts`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance: Option<f64>,
+    /// Guides, outermost first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub guides: Vec<PartSpec>,
+    /// Taps, outermost first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub taps: Vec<PartSpec>,
+    /// The seed of the first image.
+    pub seed: u64,
+    /// How many images.
+    pub count: usize,
+    /// How many images go through the network at once; it changes the speed and no picture.
+    pub batch: usize,
+    /// Width in pixels; the model's own where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub width: Option<usize>,
+    /// Height in pixels; the model's own where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub height: Option<usize>,
+    /// The type that the network computes in.
+    pub precision: Precision,
+    /// A file that the initial noise comes from, in place of the seed's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub noise: Option<NoiseFile>,
+    /// The instruction set that the pictures were made with; they repeat bit for bit on the same.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub instruction_set: String,
+    /// The version of the program that made them.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub version: String,
+}
+
+impl Default for Spec {
+    fn default() -> Self {
+        Self {
+            model: String::new(),
+            model_hash: None,
+            prompt: String::new(),
+            negative: String::new(),
+            classes: Vec::new(),
+            process: None,
+            prediction: None,
+            sampler: PartSpec::named("dpmpp-2m"),
+            grid: None,
+            steps: 20,
+            guidance: None,
+            guides: Vec::new(),
+            taps: Vec::new(),
+            seed: 0,
+            count: 1,
+            batch: 1,
+            width: None,
+            height: None,
+            precision: Precision::F32,
+            noise: None,
+            instruction_set: String::new(),
+            version: String::new(),
+        }
+    }
+}
+
+/// What a spec may ask for; the defaults are the program's, a server may set its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// The most steps.
+    pub steps: usize,
+    /// The most images.
+    pub count: usize,
+    /// The most images at once.
+    pub batch: usize,
+    /// What width and height are multiples of; the model knows.
+    pub multiple_of: usize,
+    /// The longest side in pixels.
+    pub side: usize,
+    /// The most characters of a prompt.
+    pub prompt: usize,
+    /// The most guides, and the most taps.
+    pub parts: usize,
+    /// The largest guidance weight, either way.
+    pub guidance: f64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            steps: 10_000,
+            count: 4_096,
+            batch: 4_096,
+            multiple_of: 1,
+            side: 16_384,
+            prompt: 65_536,
+            parts: 16,
+            guidance: 1e4,
+        }
+    }
+}
+
+impl Spec {
+    /// Reads a spec from JSON and checks it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] for what is not a spec; as [`Spec::validate`].
+    pub fn from_json(text: &str, limits: &Limits) -> Result<Self> {
+        let wrong = |e: serde_json::Error| Error::setting("spec", e.to_string());
+        let value: Value = serde_json::from_str(text).map_err(wrong)?;
+        // A derived reader takes a list for an object whose keys it knows.
+        if !value.is_object() {
+            return Err(Error::setting("spec", "wanted an object in braces"));
+        }
+        let spec: Self = serde_json::from_value(value).map_err(wrong)?;
+        spec.validate(limits)?;
+        Ok(spec)
+    }
+
+    /// Checks every limit, and that every part exists and takes its settings.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] with the key, what was found and what is allowed; [`Error::Unknown`] for
+    /// a part or a setting that does not exist, with the nearest that does;
+    /// [`Error::Unsupported`] for a part that cannot be made from a spec.
+    pub fn validate(&self, limits: &Limits) -> Result<()> {
+        within("steps", self.steps, limits.steps)?;
+        within("count", self.count, limits.count)?;
+        within("batch", self.batch, limits.batch)?;
+        for (key, side) in [("width", self.width), ("height", self.height)] {
+            let Some(side) = side else { continue };
+            within(key, side, limits.side)?;
+            if !side.is_multiple_of(limits.multiple_of.max(1)) {
+                let why = format!("{side} is not a multiple of {}", limits.multiple_of);
+                return Err(Error::setting(key, why));
+            }
+        }
+        for (key, text) in [("prompt", &self.prompt), ("negative", &self.negative)] {
+            if text.len() > limits.prompt {
+                let why = format!("{} characters, at most {}", text.len(), limits.prompt);
+                return Err(Error::setting(key, why));
+            }
+        }
+        for (key, count) in [("guides", self.guides.len()), ("taps", self.taps.len())] {
+            if count > limits.parts {
+                return Err(Error::setting(key, format!("{count}, at most {}", limits.parts)));
+            }
+        }
+        if self.classes.len() > limits.count {
+            let why = format!("{}, at most {}", self.classes.len(), limits.count);
+            return Err(Error::setting("classes", why));
+        }
+        if let Some(weight) = self.guidance
+            && (!weight.is_finite() || weight.abs() > limits.guidance)
+        {
+            let why = format!("{weight} is not a finite number of at most {}", limits.guidance);
+            return Err(Error::setting("guidance", why));
+        }
+        self.check_names()?;
+        self.make_parts()
+    }
+
+    /// Names and hashes are what they claim to be, and never paths.
+    fn check_names(&self) -> Result<()> {
+        let hashes = [
+            ("model_hash", self.model_hash.as_deref()),
+            ("noise", self.noise.as_ref().map(|n| n.hash.as_str())),
+        ];
+        for (key, hash) in hashes {
+            if let Some(hash) = hash
+                && (hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit()))
+            {
+                let why = format!("`{hash}` is no SHA-256 in hexadecimal");
+                return Err(Error::setting(key, why));
+            }
+        }
+        let names = [("model", Some(&self.model)), ("noise", self.noise.as_ref().map(|n| &n.name))];
+        for (key, name) in names {
+            if let Some(name) = name
+                && (name.contains(['/', '\\', '\0']) || name == ".." || name.len() > 255)
+            {
+                return Err(Error::setting(key, format!("`{name}` is a path, a name is wanted")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes every part once, for the errors.
+    fn make_parts(&self) -> Result<()> {
+        if let Some(process) = &self.process {
+            process.make(process::entries(), Seam::Process)?;
+        }
+        if let Some(grid) = &self.grid {
+            grid.make(grid::entries(), Seam::Grid)?;
+        }
+        self.sampler.make(sampler::entries(), Seam::Sampler)?;
+        for guide in self.guide_parts()? {
+            guide.make(guide::entries(), Seam::Guide)?;
+        }
+        for tap in &self.taps {
+            tap.make(tap::entries(), Seam::Tap)?;
+        }
+        Ok(())
+    }
+
+    /// The guides that the run has, outermost first, with the guidance weight put in.
+    ///
+    /// The weight goes to every guide that has a setting `weight` and does not set it; where no
+    /// guide has one, classifier-free guidance is put innermost, unless the weight is 1 or nothing
+    /// was said.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unknown`] for a guide that does not exist.
+    pub fn guide_parts(&self) -> Result<Vec<PartSpec>> {
+        let mut parts = self.guides.clone();
+        let Some(weight) = self.guidance else { return Ok(parts) };
+        let mut takes = false;
+        for part in &mut parts {
+            let entry = crate::catalog::find(guide::entries(), Seam::Guide, &part.name)?;
+            if (entry.defaults)().get("weight").is_some() {
+                takes = true;
+                if !part.settings.contains_key("weight") {
+                    part.settings.insert("weight".to_owned(), weight.into());
+                }
+            }
+        }
+        if !takes && weight != 1.0 {
+            parts.push(PartSpec::named("cfg").with("weight", weight));
+        }
+        Ok(parts)
+    }
+
+    /// As JSON on one line, keys in a fixed order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFinite`] for a number that JSON cannot hold.
+    pub fn to_json(&self) -> Result<String> {
+        serde_json::to_string(self).map_err(|_| Error::NotFinite { what: "the spec".into() })
+    }
+
+    /// A SHA-256 in hexadecimal of what decides the pictures.
+    ///
+    /// The batch, the version and the instruction set are left out: two specs of one hash ask for
+    /// the same pictures. The order of a part's settings does not count.
+    ///
+    /// # Errors
+    ///
+    /// As [`Spec::to_json`].
+    pub fn hash(&self) -> Result<String> {
+        let asked = Self {
+            batch: 1,
+            version: String::new(),
+            instruction_set: String::new(),
+            ..self.clone()
+        };
+        let value = serde_json::to_value(&asked)
+            .map_err(|_| Error::NotFinite { what: "the spec".into() })?;
+        let mut text = String::new();
+        sorted(&value, &mut text);
+        let mut hex = String::with_capacity(64);
+        for byte in Sha256::digest(text.as_bytes()) {
+            // Writing to a string cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+        }
+        Ok(hex)
+    }
+}
+
+fn within(key: &str, found: usize, most: usize) -> Result<()> {
+    if (1..=most).contains(&found) {
+        return Ok(());
+    }
+    Err(Error::setting(key, format!("{found}, wanted 1 to {most}")))
+}
+
+/// JSON with the keys of every object in order.
+fn sorted(value: &Value, out: &mut String) {
+    match value {
+        Value::Object(map) => {
+            let mut keys: Vec<&String> = map.keys().collect();
+            keys.sort();
+            out.push('{');
+            for key in keys {
+                let _ = write!(out, "{}:", Value::String(key.clone()));
+                sorted(&map[key], out);
+                out.push(',');
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for item in items {
+                sorted(item, out);
+                out.push(',');
+            }
+            out.push(']');
+        }
+        other => {
+            let _ = write!(out, "{other}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
