@@ -205,6 +205,11 @@ impl Weight {
         self.prepared = None;
     }
 
+    /// Whether it is on the autodiff side.
+    pub fn is_autodiff(&self) -> bool {
+        matches!(&self.stored, Stored::Plain(value) if value.is_autodiff())
+    }
+
     /// Makes it plain again.
     pub fn untrack(&mut self) {
         if let Stored::Plain(value) = &self.stored {
