@@ -26,7 +26,7 @@ pub struct UNet2DConfig {
     pub in_channels: usize,
     /// Channels of the output.
     pub out_channels: usize,
-    /// Maps inputs from [0, 1] to [-1, 1]; only `false` is supported.
+    /// Maps inputs from [0, 1] to [-1, 1].
     pub center_input_sample: bool,
     /// How the time is embedded; only positional is supported.
     pub time_embedding_type: TimeEmbedding,
@@ -67,11 +67,12 @@ pub struct UNet2DConfig {
     pub attn_norm_num_groups: Option<usize>,
     /// Epsilon of the norms.
     pub norm_eps: f64,
-    /// How the time enters a residual block; only the default is supported.
+    /// How the time enters a residual block.
     pub resnet_time_scale_shift: TimeScaleShift,
     /// Whether the middle has its attention.
     pub add_attention: bool,
-    /// Another kind of class embedding; only `None` (a table) is supported.
+    /// The kind of class embedding: `None` (a table), `timestep` (as a time is embedded) or
+    /// `identity` (a vector of the condition as it is).
     pub class_embed_type: Option<String>,
     /// Rows of the class table; `None` for a network without classes.
     pub num_class_embeds: Option<usize>,
@@ -151,14 +152,15 @@ impl Config for UNet2DConfig {
             let why = "cross-attention needs a `UNet2DConditionModel`";
             return Err(Error::setting("down_block_types", why));
         }
-        only("center_input_sample", &self.center_input_sample, &false)?;
         only("time_embedding_type", &self.time_embedding_type, &TimeEmbedding::Positional)?;
         only("mid_block_scale_factor", &self.mid_block_scale_factor, &1.0)?;
         only("downsample_type", &self.downsample_type.as_str(), &"conv")?;
         only("upsample_type", &self.upsample_type.as_str(), &"conv")?;
         only("attn_norm_num_groups", &self.attn_norm_num_groups, &None)?;
-        only("resnet_time_scale_shift", &self.resnet_time_scale_shift, &TimeScaleShift::Default)?;
-        only("class_embed_type", &self.class_embed_type, &None)
+        match self.class_embed_type.as_deref() {
+            None | Some("timestep" | "identity") => Ok(()),
+            Some(other) => Err(Error::unknown("class_embed_type", other, ["timestep", "identity"])),
+        }
     }
 }
 

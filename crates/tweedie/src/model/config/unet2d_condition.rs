@@ -27,7 +27,7 @@ pub struct UNet2DConditionConfig {
     pub in_channels: usize,
     /// Channels of the output.
     pub out_channels: usize,
-    /// Maps inputs from [0, 1] to [-1, 1]; only `false` is supported.
+    /// Maps inputs from [0, 1] to [-1, 1].
     pub center_input_sample: bool,
     /// The time embedding holds the cosines first.
     pub flip_sin_to_cos: bool,
@@ -39,7 +39,7 @@ pub struct UNet2DConditionConfig {
     pub mid_block_type: Option<CrossMidBlock>,
     /// Blocks on the way up, coarsest first: with cross-attention, or without any.
     pub up_block_types: Vec<UpBlock>,
-    /// Leaves out self-attention; only `false` is supported.
+    /// The first attention of a transformer block looks at the sequence too.
     pub only_cross_attention: PerBlock<bool>,
     /// Channels of each block, finest first.
     pub block_out_channels: Vec<usize>,
@@ -77,9 +77,10 @@ pub struct UNet2DConditionConfig {
     pub dual_cross_attention: bool,
     /// The transformers' projections are linear layers rather than 1x1 convolutions.
     pub use_linear_projection: bool,
-    /// Another kind of class embedding; only `None` (a table) is supported.
+    /// The kind of class embedding: `None` (a table), `timestep`, `identity`, `projection` or
+    /// `simple_projection`.
     pub class_embed_type: Option<String>,
-    /// More conditions beside the time (SDXL); only `None` is supported.
+    /// More conditions beside the time: `None`, or `text_time` (SDXL's).
     pub addition_embed_type: Option<String>,
     /// Width of those; means nothing without them.
     pub addition_time_embed_dim: Option<usize>,
@@ -87,7 +88,7 @@ pub struct UNet2DConditionConfig {
     pub num_class_embeds: Option<usize>,
     /// Attention in 32 bits where the network runs in 16; here it always does.
     pub upcast_attention: bool,
-    /// How the time enters a residual block; only the default is supported.
+    /// How the time enters a residual block.
     pub resnet_time_scale_shift: TimeScaleShift,
     /// An activation before the time enters; only `false` is supported.
     pub resnet_skip_time_act: bool,
@@ -101,7 +102,7 @@ pub struct UNet2DConditionConfig {
     pub time_embedding_act_fn: Option<String>,
     /// A second one; only `None` is supported.
     pub timestep_post_act: Option<String>,
-    /// A condition added to the time (guidance-distilled models); only `None` is supported.
+    /// Width of the guidance weight's embedding, for guidance-distilled models.
     pub time_cond_proj_dim: Option<usize>,
     /// Kernel of the first convolution; only 3 is supported.
     pub conv_in_kernel: usize,
@@ -228,10 +229,6 @@ impl UNet2DConditionConfig {
             let why = "\"AttnUpBlock2D\" is not supported here, only in a `UNet2DModel`";
             return Err(Error::setting("up_block_types", why));
         }
-        let n = self.block_out_channels.len();
-        let crossed = self.only_cross_attention.spread("only_cross_attention", n)?;
-        only("only_cross_attention", &crossed.contains(&true), &false)?;
-        only("center_input_sample", &self.center_input_sample, &false)?;
         only("mid_block_scale_factor", &self.mid_block_scale_factor, &1.0)?;
         let reversed = &self.reverse_transformer_layers_per_block;
         only("reverse_transformer_layers_per_block", reversed, &None)?;
@@ -239,16 +236,11 @@ impl UNet2DConditionConfig {
         only("encoder_hid_dim_type", &self.encoder_hid_dim_type, &None)?;
         only("num_attention_heads", &self.num_attention_heads, &None)?;
         only("dual_cross_attention", &self.dual_cross_attention, &false)?;
-        only("class_embed_type", &self.class_embed_type, &None)?;
-        only("addition_embed_type", &self.addition_embed_type, &None)?;
-        let shift = &self.resnet_time_scale_shift;
-        only("resnet_time_scale_shift", shift, &TimeScaleShift::Default)?;
         only("resnet_skip_time_act", &self.resnet_skip_time_act, &false)?;
         only("resnet_out_scale_factor", &self.resnet_out_scale_factor, &1.0)?;
         only("time_embedding_type", &self.time_embedding_type, &TimeEmbedding::Positional)?;
         only("time_embedding_act_fn", &self.time_embedding_act_fn, &None)?;
         only("timestep_post_act", &self.timestep_post_act, &None)?;
-        only("time_cond_proj_dim", &self.time_cond_proj_dim, &None)?;
         only("conv_in_kernel", &self.conv_in_kernel, &3)?;
         only("conv_out_kernel", &self.conv_out_kernel, &3)?;
         only("attention_type", &self.attention_type.as_str(), &"default")?;
