@@ -3,4 +3,6 @@
 #[cfg(test)]
 mod exam;
 #[cfg(test)]
+mod parity;
+#[cfg(test)]
 mod tidy;

@@ -1,0 +1,86 @@
+//! The edge of a network: states in, states out, one cast each way.
+
+use burn::tensor::{DType, Tensor};
+
+use super::embed::lifted;
+use crate::denoiser::{Cond, Times};
+use crate::error::{Error, Result};
+use crate::state::State;
+use crate::weight::Weight;
+
+/// An image that goes into a network.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The numbers, `[batch, channels, height, width]` in f32.
+    pub x: Tensor<4>,
+    dtype: DType,
+}
+
+/// Checks a state against what a network takes, and lifts it to the autodiff side where weights or
+/// conditions are on it.
+///
+/// # Errors
+///
+/// [`Error::Rank`] or [`Error::Shape`]; [`Error::Setting`] for `dropout` above zero while the
+/// weights are trained, which no network here has.
+pub fn image(
+    x: &State,
+    channels: usize,
+    cond: &Cond,
+    weight: &Weight,
+    dropout: f64,
+) -> Result<Image> {
+    let x = x.view::<4>()?;
+    let shape = x.dims();
+    if shape[1] != channels || shape.contains(&0) {
+        return Err(Error::Shape {
+            what: "image for the network".into(),
+            wanted: vec![shape[0].max(1), channels, shape[2].max(1), shape[3].max(1)],
+            found: shape.to_vec(),
+        });
+    }
+    let trained = weight.is_autodiff();
+    if trained && dropout > 0.0 {
+        let why = format!("training with dropout is not supported, found {dropout}; set it to 0");
+        return Err(Error::setting("dropout", why));
+    }
+    let tracked = trained
+        || cond.context.as_ref().is_some_and(Tensor::is_autodiff)
+        || cond.vector.as_ref().is_some_and(Tensor::is_autodiff);
+    let dtype = x.dtype();
+    let x = if dtype == DType::F32 { x } else { x.cast(DType::F32) };
+    Ok(Image { x: if tracked { x.autodiff() } else { x }, dtype })
+}
+
+impl Image {
+    /// The output as a state of the type that came in.
+    pub fn state(&self, y: Tensor<4>) -> State {
+        State::new(if self.dtype == DType::F32 { y } else { y.cast(self.dtype) })
+    }
+
+    /// A tensor of the condition in f32, on the side of the image.
+    pub fn with<const D: usize>(&self, other: &Tensor<D>) -> Tensor<D> {
+        let other = other.clone();
+        let other = if other.dtype() == DType::F32 { other } else { other.cast(DType::F32) };
+        lifted(other, &self.x)
+    }
+}
+
+/// One time a row.
+///
+/// # Errors
+///
+/// [`Error::Unsupported`] for a time a position, [`Error::Shape`] for another number of rows.
+pub fn row_times<'a>(time: &'a Times, batch: usize, part: &str) -> Result<&'a [f64]> {
+    if time.positions != 1 {
+        return Err(Error::unsupported(part, "one level a row"));
+    }
+    if time.values.len() != batch {
+        return Err(Error::Shape {
+            what: "times of a batch".into(),
+            wanted: vec![batch],
+            found: vec![time.values.len()],
+        });
+    }
+    Ok(&time.values)
+}

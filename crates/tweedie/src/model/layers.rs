@@ -1,0 +1,205 @@
+//! Layers: weights with the one operation that they are for, named as PyTorch names them.
+
+use burn::tensor::{Device, Tensor};
+
+use super::ops;
+use super::site::Maker;
+use crate::parameters;
+use crate::weight::{Initial, Weight};
+
+/// PyTorch's default start of linear and convolution layers.
+fn spread(fan_in: usize) -> Initial {
+    Initial::Uniform(1.0 / (fan_in as f64).sqrt())
+}
+
+/// `x w^T + b`.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    weight: Weight,
+    bias: Option<Weight>,
+}
+parameters!(Linear { weight, bias });
+
+impl Linear {
+    /// With a bias.
+    pub fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
+        let bias = Weight::new([outputs], spread(inputs), device);
+        Self { bias: Some(bias), ..Self::plain(inputs, outputs, device) }
+    }
+
+    /// Without a bias.
+    pub fn plain(inputs: usize, outputs: usize, device: &Device) -> Self {
+        Self { weight: Weight::new([outputs, inputs], spread(inputs), device), bias: None }
+    }
+
+    /// The same layer starting from normal weights of this deviation and a bias of zero.
+    #[must_use]
+    pub fn from_normal(mut self, std: f64, device: &Device) -> Self {
+        self.weight = Weight::new(self.weight.shape(), Initial::Normal(std), device);
+        self.bias = self.bias.map(|b| Weight::new(b.shape(), Initial::Zeros, device));
+        self
+    }
+
+    /// The same layer starting from zero.
+    #[must_use]
+    pub fn from_zero(mut self, device: &Device) -> Self {
+        self.weight = Weight::new(self.weight.shape(), Initial::Zeros, device);
+        self.bias = self.bias.map(|b| Weight::new(b.shape(), Initial::Zeros, device));
+        self
+    }
+
+    /// Tokens `[batch, tokens, in]` to `[batch, tokens, out]`.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        ops::linear(x, &self.weight, self.bias.as_ref())
+    }
+
+    /// One vector a row: `[batch, in]` to `[batch, out]`.
+    pub fn vectors(&self, x: Tensor<2>) -> Tensor<2> {
+        let [batch, inputs] = x.dims();
+        let y = self.forward(x.reshape([batch, 1, inputs]));
+        let outputs = y.dims()[2];
+        y.reshape([batch, outputs])
+    }
+
+    /// The weight of the layer, `[out, in]`.
+    pub fn weight(&self) -> &Weight {
+        &self.weight
+    }
+}
+
+/// A two-dimensional convolution.
+#[derive(Clone, Debug)]
+pub struct Conv2d {
+    weight: Weight,
+    bias: Option<Weight>,
+    stride: usize,
+    padding: [usize; 4],
+}
+parameters!(Conv2d { weight, bias });
+
+impl Conv2d {
+    /// A kernel of odd side `kernel` that keeps the size.
+    pub fn new(inputs: usize, outputs: usize, kernel: usize, device: &Device) -> Self {
+        let fan = inputs * kernel * kernel;
+        Self {
+            weight: Weight::new([outputs, inputs, kernel, kernel], spread(fan), device),
+            bias: Some(Weight::new([outputs], spread(fan), device)),
+            stride: 1,
+            padding: [kernel / 2; 4],
+        }
+    }
+
+    /// The same with another stride and padding (top, bottom, left, right).
+    #[must_use]
+    pub fn striding(self, stride: usize, padding: [usize; 4]) -> Self {
+        Self { stride, padding, ..self }
+    }
+
+    /// The same layer starting from zero, where the maker wants that of the ends of residual
+    /// branches.
+    #[must_use]
+    pub fn at_end(mut self, maker: &Maker<'_>) -> Self {
+        if maker.zero_ends {
+            self.weight = Weight::new(self.weight.shape(), Initial::Zeros, maker.device);
+            self.bias = self.bias.map(|b| Weight::new(b.shape(), Initial::Zeros, maker.device));
+        }
+        self
+    }
+
+    /// `[batch, in, h, w]` to `[batch, out, oh, ow]`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        ops::conv2d(x, &self.weight, self.bias.as_ref(), self.stride, self.padding)
+    }
+
+    /// The weight of the layer.
+    pub fn weight(&self) -> &Weight {
+        &self.weight
+    }
+}
+
+/// Group normalisation of images, with weight and bias.
+#[derive(Clone, Debug)]
+pub struct GroupNorm {
+    weight: Weight,
+    bias: Weight,
+    groups: usize,
+    eps: f64,
+}
+parameters!(GroupNorm { weight, bias });
+
+impl GroupNorm {
+    /// Over `groups` groups of `channels` channels.
+    pub fn new(groups: usize, channels: usize, eps: f64, device: &Device) -> Self {
+        Self {
+            weight: Weight::new([channels], Initial::Ones, device),
+            bias: Weight::new([channels], Initial::Zeros, device),
+            groups,
+            eps,
+        }
+    }
+
+    /// `[batch, c, h, w]` normalised.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        ops::group_norm(x, self.groups, [&self.weight, &self.bias], self.eps, false)
+    }
+
+    /// As [`GroupNorm::forward`], then SiLU.
+    pub fn silu(&self, x: Tensor<4>) -> Tensor<4> {
+        ops::group_norm(x, self.groups, [&self.weight, &self.bias], self.eps, true)
+    }
+}
+
+/// Layer normalisation of tokens, with weight and bias.
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    weight: Weight,
+    bias: Weight,
+    eps: f64,
+}
+parameters!(LayerNorm { weight, bias });
+
+impl LayerNorm {
+    /// Over `channels` channels.
+    pub fn new(channels: usize, eps: f64, device: &Device) -> Self {
+        Self {
+            weight: Weight::new([channels], Initial::Ones, device),
+            bias: Weight::new([channels], Initial::Zeros, device),
+            eps,
+        }
+    }
+
+    /// `[batch, tokens, c]` normalised.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        ops::layer_norm(x, Some([&self.weight, &self.bias]), self.eps)
+    }
+}
+
+/// A table of vectors.
+#[derive(Clone, Debug)]
+pub struct Embedding {
+    weight: Weight,
+}
+parameters!(Embedding { weight });
+
+impl Embedding {
+    /// `rows` vectors of `channels` numbers, starting from normal numbers of deviation `std`
+    /// (PyTorch's default is 1).
+    pub fn new(rows: usize, channels: usize, std: f64, device: &Device) -> Self {
+        Self { weight: Weight::new([rows, channels], Initial::Normal(std), device) }
+    }
+
+    /// How many vectors there are.
+    pub fn rows(&self) -> usize {
+        self.weight.shape()[0]
+    }
+
+    /// The given rows, `[rows, channels]`; each must be below [`Embedding::rows`].
+    pub fn forward(&self, rows: &[i64]) -> Tensor<2> {
+        ops::embedding(&self.weight, rows)
+    }
+
+    /// The table.
+    pub fn weight(&self) -> &Weight {
+        &self.weight
+    }
+}

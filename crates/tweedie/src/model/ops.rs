@@ -1,0 +1,137 @@
+//! The operations of the networks over [`Weight`]s.
+//!
+//! The numbers come from `tweedie-kernels`. A weight that is not tracked is lifted to the autodiff
+//! side where its partner is on it, so that frozen and trained weights mix freely.
+
+use burn::tensor::{Int, Tensor, TensorData};
+use tweedie_kernels as kernels;
+
+use crate::weight::Weight;
+
+/// `x w^T + b` over tokens `[batch, tokens, in]`, with `w` `[out, in]`.
+pub fn linear(x: Tensor<3>, w: &Weight, b: Option<&Weight>) -> Tensor<3> {
+    let (w, b) = (w.tensor(&x), b.map(|b| b.tensor(&x)));
+    kernels::linear(x, w, b)
+}
+
+/// Cross-correlation of `x` `[batch, in, h, w]` with `w` `[out, in, kh, kw]`; `padding` is top,
+/// bottom, left and right, in pixels.
+pub fn conv2d(
+    x: Tensor<4>,
+    w: &Weight,
+    b: Option<&Weight>,
+    stride: usize,
+    padding: [usize; 4],
+) -> Tensor<4> {
+    let (w, b) = (w.tensor(&x), b.map(|b| b.tensor(&x)));
+    kernels::conv2d(x, w, b, [stride; 2], padding)
+}
+
+/// Group normalisation of an image `[batch, c, h, w]`, then SiLU where `silu`.
+pub fn group_norm(
+    x: Tensor<4>,
+    groups: usize,
+    [w, b]: [&Weight; 2],
+    eps: f64,
+    silu: bool,
+) -> Tensor<4> {
+    let shape = x.dims();
+    let [batch, c, height, width] = shape;
+    let (w, b) = (w.tensor(&x), b.tensor(&x));
+    let x = x.reshape([batch, c, height * width]);
+    kernels::group_norm(x, groups, w, b, eps, silu).reshape(shape)
+}
+
+/// Layer normalisation of tokens `[batch, tokens, c]`, with weight and bias where given.
+pub fn layer_norm(x: Tensor<3>, affine: Option<[&Weight; 2]>, eps: f64) -> Tensor<3> {
+    let of = |i: usize| affine.map(|a| a[i].tensor(&x));
+    let (w, b) = (of(0), of(1));
+    kernels::layer_norm(x, w, b, eps)
+}
+
+/// The given rows of a table `[rows, c]`.
+pub fn embedding(table: &Weight, rows: &[i64]) -> Tensor<2> {
+    let value = table.value();
+    let device = value.device();
+    let mut shape = [0; 2];
+    shape.copy_from_slice(table.shape());
+    let rows = Tensor::<1, Int>::from_data(TensorData::new(rows.to_vec(), [rows.len()]), &device);
+    value.reshape(shape).select(0, rows)
+}
+
+/// Nearest-neighbour resizing of an image to `[height, width]`, as PyTorch's `interpolate` with a
+/// size: pixel `i` of the result is pixel `floor(i * old / new)`.
+pub fn resize_nearest(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
+    let [_, _, height, width] = x.dims();
+    if [height, width] == size {
+        return x;
+    }
+    if [height * 2, width * 2] == size {
+        return kernels::upsample_nearest(x, 2);
+    }
+    let device = x.device();
+    let pick = |old: usize, new: usize| {
+        let index: Vec<i64> = (0..new).map(|i| (i * old / new) as i64).collect();
+        Tensor::<1, Int>::from_data(TensorData::new(index, [new]), &device)
+    };
+    x.select(2, pick(height, size[0])).select(3, pick(width, size[1]))
+}
+
+/// Sines and cosines of times, `[times, dim]` row-major: the position encoding of Vaswani et al.
+/// 2017, as Ho et al. 2020 use it, in the variants of diffusers' `get_timestep_embedding`.
+///
+/// Frequency `i` of `dim / 2` is `10000^(-i / (dim / 2 - shift))`; cosines come first where
+/// `cos_first`; an odd `dim` ends in a zero. Rounded to f32 after each operation as the published
+/// code does, since the argument of the sine is large.
+pub fn sinusoid(times: &[f64], dim: usize, cos_first: bool, shift: f64) -> Vec<f32> {
+    let half = dim / 2;
+    let frequencies: Vec<f32> = (0..half)
+        .map(|i| {
+            let exponent = -(10000_f64.ln()) as f32 * i as f32 / (half as f64 - shift) as f32;
+            f64::from(exponent).exp() as f32
+        })
+        .collect();
+    let mut values = Vec::with_capacity(times.len() * dim);
+    for &time in times {
+        let angles: Vec<f64> = frequencies.iter().map(|f| f64::from(time as f32 * f)).collect();
+        let sines = angles.iter().map(|a| a.sin() as f32);
+        let cosines = angles.iter().map(|a| a.cos() as f32);
+        if cos_first {
+            values.extend(cosines.chain(sines));
+        } else {
+            values.extend(sines.chain(cosines));
+        }
+        values.extend((2 * half..dim).map(|_| 0.0));
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn nearest_resizing_picks_the_pixel_below() {
+        let x: Vec<f32> = (0..6).map(|v| v as f32).collect();
+        let x = Tensor::<4>::from_data(TensorData::new(x, [1, 1, 2, 3]), &Device::flex());
+        let flat = |size| resize_nearest(x.clone(), size).into_data_as::<f32>();
+        let numbers = |size| flat(size).iter::<f32>().collect::<Vec<_>>();
+        assert_eq!(
+            numbers([3, 5]),
+            [0.0, 0.0, 1.0, 1.0, 2.0, 0.0, 0.0, 1.0, 1.0, 2.0, 3.0, 3.0, 4.0, 4.0, 5.0]
+        );
+        assert_eq!(numbers([2, 3]), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(numbers([4, 6]).len(), 24);
+    }
+
+    #[test]
+    fn sinusoid_of_time_zero_is_ones_and_zeros() {
+        assert_eq!(sinusoid(&[0.0], 5, true, 0.0), [1.0, 1.0, 0.0, 0.0, 0.0]);
+        assert_eq!(sinusoid(&[0.0], 4, false, 1.0), [0.0, 0.0, 1.0, 1.0]);
+        let two = sinusoid(&[1.0, 2.0], 4, false, 1.0);
+        assert!((f64::from(two[0]) - 1f64.sin()).abs() < 1e-7);
+        assert!((f64::from(two[5]) - 2e-4f64.sin()).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,223 @@
+//! The transformer block with cross-attention, and its stack over the pixels of an image.
+
+use burn::tensor::Tensor;
+use tweedie_kernels as kernels;
+
+use super::attention::{Attention, AttentionPlan, to_image, to_tokens};
+use super::layers::{Conv2d, GroupNorm, LayerNorm, Linear};
+use super::site::{Given, Maker, Sited, around};
+use crate::denoiser::Pass;
+use crate::error::Result;
+use crate::parameters;
+use crate::tap::{Site, SiteKind};
+use crate::weight::{Parameters, Weight};
+
+/// The epsilon of the layer norms, which the published class fixes.
+const NORM_EPS: f64 = 1e-5;
+/// The epsilon of the group norm before the blocks, which the published class fixes.
+const ENTRY_EPS: f64 = 1e-6;
+
+/// Two linear layers with GELU gating between them (GEGLU; Shazeer 2020), four times as wide
+/// inside.
+#[derive(Clone, Debug)]
+pub struct GegluFf {
+    entry: Linear,
+    exit: Linear,
+    site: Site,
+}
+parameters!(GegluFf { "net.0.proj" => entry, "net.2" => exit });
+
+impl GegluFf {
+    /// At `path`, over `width` features.
+    pub fn new(maker: &mut Maker<'_>, path: &str, width: usize) -> Self {
+        let site = maker.site(path, SiteKind::Ff);
+        let entry = Linear::new(width, 8 * width, maker.device);
+        let exit = Linear::new(4 * width, width, maker.device);
+        let exit = if maker.zero_ends { exit.from_zero(maker.device) } else { exit };
+        Self { entry, exit, site }
+    }
+
+    /// Tokens, keeping the shape.
+    ///
+    /// # Errors
+    ///
+    /// What a tap says.
+    pub fn forward(&self, x: Tensor<3>, pass: &mut Pass) -> Result<Tensor<3>> {
+        around(pass, &self.site, x, &Given::default(), |_, x, _| {
+            let both = self.entry.forward(x);
+            let half = both.dims()[2] / 2;
+            let gate = kernels::gelu(both.clone().narrow(2, half, half));
+            Ok(self.exit.forward(both.narrow(2, 0, half) * gate))
+        })
+    }
+
+    /// Where it stands.
+    pub fn site(&self) -> &Site {
+        &self.site
+    }
+}
+
+/// How a [`ImageTransformer`] is made.
+#[derive(Clone, Copy, Debug)]
+pub struct TransformerPlan {
+    /// How many heads.
+    pub heads: usize,
+    /// How many blocks.
+    pub layers: usize,
+    /// Features of the sequence that is attended to.
+    pub encoder: usize,
+    /// Groups of the norm before the blocks.
+    pub groups: usize,
+    /// Whether the projections around the blocks are linear layers rather than 1x1 convolutions.
+    pub linear: bool,
+    /// Whether the first attention too looks at the sequence.
+    pub only_cross: bool,
+}
+
+/// Self-attention, cross-attention and a feed-forward layer, each behind a norm and beside a
+/// shortcut (Rombach et al. 2022, appendix E.2.1; diffusers' `BasicTransformerBlock`).
+#[derive(Clone, Debug)]
+pub struct TransformerBlock {
+    norm1: LayerNorm,
+    attn1: Attention,
+    norm2: LayerNorm,
+    attn2: Attention,
+    norm3: LayerNorm,
+    ff: GegluFf,
+    only_cross: bool,
+    site: Site,
+}
+parameters!(TransformerBlock { norm1, attn1, norm2, attn2, norm3, ff });
+
+impl TransformerBlock {
+    /// At `path`, over `width` features.
+    pub fn new(maker: &mut Maker<'_>, path: &str, width: usize, plan: &TransformerPlan) -> Self {
+        let site = maker.site(path, SiteKind::Block);
+        let norm = |maker: &Maker<'_>| LayerNorm::new(width, NORM_EPS, maker.device);
+        let cross =
+            AttentionPlan { width, encoder: Some(plan.encoder), heads: plan.heads, bias: false };
+        let first = AttentionPlan { encoder: cross.encoder.filter(|_| plan.only_cross), ..cross };
+        Self {
+            norm1: norm(maker),
+            attn1: Attention::new(maker, &format!("{path}.attn1"), first),
+            norm2: norm(maker),
+            attn2: Attention::new(maker, &format!("{path}.attn2"), cross),
+            norm3: norm(maker),
+            ff: GegluFf::new(maker, &format!("{path}.ff"), width),
+            only_cross: plan.only_cross,
+            site,
+        }
+    }
+
+    /// Tokens, keeping the shape.
+    ///
+    /// # Errors
+    ///
+    /// What a tap says.
+    pub fn forward(&self, x: Tensor<3>, given: &Given, pass: &mut Pass) -> Result<Tensor<3>> {
+        around(pass, &self.site, x, given, |pass, x, given| {
+            let (encoder, bias) = (given.encoder.clone(), given.bias.clone());
+            let normed = self.norm1.forward(x.clone());
+            let first = if self.only_cross {
+                self.attn1.forward(normed, encoder.clone(), bias.clone(), pass)?
+            } else {
+                self.attn1.forward(normed, None, None, pass)?
+            };
+            let x = x + first;
+            let x = x.clone() + self.attn2.forward(self.norm2.forward(x), encoder, bias, pass)?;
+            Ok(x.clone() + self.ff.forward(self.norm3.forward(x), pass)?)
+        })
+    }
+}
+
+impl Sited for TransformerBlock {
+    fn sites(&self, list: &mut Vec<Site>) {
+        let parts = [&self.site, self.attn1.site(), self.attn2.site(), self.ff.site()];
+        list.extend(parts.into_iter().cloned());
+    }
+}
+
+/// The projection into or out of the blocks.
+#[derive(Clone, Debug)]
+enum Projection {
+    Linear(Linear),
+    Conv(Conv2d),
+}
+
+impl Parameters for Projection {
+    fn each(&self, path: &str, visit: &mut dyn FnMut(&str, &Weight)) {
+        match self {
+            Self::Linear(layer) => layer.each(path, visit),
+            Self::Conv(layer) => layer.each(path, visit),
+        }
+    }
+
+    fn each_mut(&mut self, path: &str, visit: &mut dyn FnMut(&str, &mut Weight)) {
+        match self {
+            Self::Linear(layer) => layer.each_mut(path, visit),
+            Self::Conv(layer) => layer.each_mut(path, visit),
+        }
+    }
+}
+
+/// Transformer blocks over the pixels of an image, behind a norm and beside a shortcut (diffusers'
+/// `Transformer2DModel` with continuous input).
+#[derive(Clone, Debug)]
+pub struct ImageTransformer {
+    norm: GroupNorm,
+    proj_in: Projection,
+    transformer_blocks: Vec<TransformerBlock>,
+    proj_out: Projection,
+}
+parameters!(ImageTransformer { norm, proj_in, transformer_blocks, proj_out });
+
+impl ImageTransformer {
+    /// At `path`, over `channels` channels.
+    pub fn new(maker: &mut Maker<'_>, path: &str, channels: usize, plan: &TransformerPlan) -> Self {
+        let project = || {
+            if plan.linear {
+                Projection::Linear(Linear::new(channels, channels, maker.device))
+            } else {
+                Projection::Conv(Conv2d::new(channels, channels, 1, maker.device))
+            }
+        };
+        let (proj_in, proj_out) = (project(), project());
+        let blocks = (0..plan.layers).map(|i| {
+            TransformerBlock::new(maker, &format!("{path}.transformer_blocks.{i}"), channels, plan)
+        });
+        Self {
+            transformer_blocks: blocks.collect(),
+            norm: GroupNorm::new(plan.groups, channels, ENTRY_EPS, maker.device),
+            proj_in,
+            proj_out,
+        }
+    }
+
+    /// `[batch, c, h, w]`, keeping the shape.
+    ///
+    /// # Errors
+    ///
+    /// What a tap says.
+    pub fn forward(&self, x: Tensor<4>, given: &Given, pass: &mut Pass) -> Result<Tensor<4>> {
+        let [_, _, height, width] = x.dims();
+        let normed = self.norm.forward(x.clone());
+        let mut tokens = match &self.proj_in {
+            Projection::Linear(layer) => layer.forward(to_tokens(normed)),
+            Projection::Conv(layer) => to_tokens(layer.forward(normed)),
+        };
+        for block in &self.transformer_blocks {
+            tokens = block.forward(tokens, given, pass)?;
+        }
+        let y = match &self.proj_out {
+            Projection::Linear(layer) => to_image(layer.forward(tokens), [height, width]),
+            Projection::Conv(layer) => layer.forward(to_image(tokens, [height, width])),
+        };
+        Ok(x + y)
+    }
+}
+
+impl Sited for ImageTransformer {
+    fn sites(&self, list: &mut Vec<Site>) {
+        self.transformer_blocks.sites(list);
+    }
+}

@@ -1,0 +1,6 @@
+//! The networks against the published classes: same settings, same weights, same numbers.
+//!
+//! The fixtures are written by `tools/parity/networks.py`, which needs Python; the tests do not.
+
+mod fixture;
+mod unets;
