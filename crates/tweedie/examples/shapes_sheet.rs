@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release -p tweedie --example shapes_sheet -- [OUT.png] [train|test|held-out] [SEED]`
 
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use tweedie::data::shapes::{Caption, SIDE, Scene, Split};
@@ -30,11 +32,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (row, column) = (index as u32 / COLUMNS, index as u32 % COLUMNS);
         let (x, y) = (GAP + column * cell, GAP + row * cell);
         image::imageops::replace(&mut sheet, &scene.render().to_image(), x.into(), y.into());
-        captions.push_str(&format!("{index:3}  {}\n", Caption::sample(&scene, seed, index).text));
+        let caption = Caption::sample(&scene, seed, index);
+        writeln!(captions, "{index:3}  {}", caption.text)?;
     }
     let (width, height) = (sheet.width() * SCALE, sheet.height() * SCALE);
     let nearest = image::imageops::FilterType::Nearest;
     image::imageops::resize(&sheet, width, height, nearest).save(&out)?;
-    std::io::Write::write_all(&mut std::io::stdout(), captions.as_bytes())?;
+    std::io::stdout().write_all(captions.as_bytes())?;
     Ok(())
 }

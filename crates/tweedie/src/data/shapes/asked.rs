@@ -54,7 +54,7 @@ impl Asked {
     /// The plain wording: usual words, one template, such as `a small red circle in the center and a
     /// blue star on a white background`.
     pub fn text(&self) -> String {
-        let objects: Vec<String> = self.objects.iter().map(plain).collect();
+        let objects: Vec<String> = self.objects.iter().copied().map(plain).collect();
         let mut text = match (self.relation, objects.as_slice()) {
             (Some(relation), [a, b]) => format!("{a} {relation} {b}"),
             (_, []) => String::new(),
@@ -62,13 +62,13 @@ impl Asked {
             (_, [first @ .., last]) => format!("{} and {last}", first.join(", ")),
         };
         if let Some(background) = self.background {
-            text.push_str(&format!(" on a {background} background"));
+            text = format!("{text} on a {background} background");
         }
         text
     }
 }
 
-fn plain(object: &AskedObject) -> String {
+fn plain(object: AskedObject) -> String {
     phrase(
         object.size.map(Size::name),
         object.colour.map(Colour::name),

@@ -12,6 +12,8 @@ pub(super) enum Purpose {
     Caption,
     /// Noise that is added to a picture.
     Noise,
+    /// A shift of a picture's colours.
+    Shift,
 }
 
 /// A stream of numbers that is a function of (seed, index, purpose) alone.
@@ -25,6 +27,7 @@ impl Draws {
             Purpose::Scene(split) => 0x100 + u64::from(split),
             Purpose::Caption => 0x200,
             Purpose::Noise => 0x300,
+            Purpose::Shift => 0x400,
         };
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());

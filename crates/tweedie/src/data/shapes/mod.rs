@@ -22,6 +22,7 @@ mod draws;
 mod outline;
 mod parse;
 mod picture;
+pub mod quality;
 mod reader;
 mod render;
 mod scene;

@@ -96,12 +96,24 @@ fn lexicon() -> Vec<(Vec<&'static str>, Token)> {
             lexicon.push((phrase.split(' ').filter(|w| !is_filler(w)).collect(), token));
         }
     };
-    Shape::ALL.iter().for_each(|&v| add(v.phrases(), Token::Shape(v)));
-    Colour::ALL.iter().for_each(|&v| add(v.phrases(), Token::Colour(v)));
-    Size::ALL.iter().for_each(|&v| add(v.phrases(), Token::Size(v)));
-    Place::ALL.iter().for_each(|&v| add(v.phrases(), Token::Place(v)));
-    Relation::ALL.iter().for_each(|&v| add(v.phrases(), Token::Relation(v)));
-    Background::ALL.iter().for_each(|&v| add(v.phrases(), Token::Background(v)));
+    for &v in Shape::ALL {
+        add(v.phrases(), Token::Shape(v));
+    }
+    for &v in Colour::ALL {
+        add(v.phrases(), Token::Colour(v));
+    }
+    for &v in Size::ALL {
+        add(v.phrases(), Token::Size(v));
+    }
+    for &v in Place::ALL {
+        add(v.phrases(), Token::Place(v));
+    }
+    for &v in Relation::ALL {
+        add(v.phrases(), Token::Relation(v));
+    }
+    for &v in Background::ALL {
+        add(v.phrases(), Token::Background(v));
+    }
     add(&[GROUND], Token::Ground);
     lexicon
 }

@@ -91,11 +91,7 @@ impl Picture {
 
     /// The mean of two pictures of the same size, pixel by pixel.
     pub fn average(&self, other: &Self) -> Result<Self> {
-        if (self.width, self.height) != (other.width, other.height) {
-            let wanted = vec![self.height, self.width, 3];
-            let found = vec![other.height, other.width, 3];
-            return Err(Error::Shape { what: "second picture".into(), wanted, found });
-        }
+        self.alike(other)?;
         let mean = |(&a, &b): (&u8, &u8)| u16::midpoint(u16::from(a), u16::from(b)) as u8;
         let data = self.data.iter().zip(&other.data).map(mean).collect();
         Ok(Self { data, ..*self })
@@ -131,6 +127,31 @@ impl Picture {
         let values = pass(&pass(&values, 1, 0), 0, 1);
         let data = values.iter().map(|v| (v + 0.5) as u8).collect();
         Self { data, ..*self }
+    }
+
+    /// The picture with the same amount added to every pixel's red, green and blue, clipped.
+    #[must_use]
+    pub fn shifted(&self, by: [f64; 3]) -> Self {
+        let value = |(i, v): (usize, &u8)| (f64::from(*v) + by[i % 3] + 0.5) as u8;
+        let data = self.data.iter().enumerate().map(value).collect();
+        Self { data, ..*self }
+    }
+
+    /// The mean squared difference of two pictures of the same size, in steps of 1 of 255.
+    pub fn squared_error(&self, other: &Self) -> Result<f64> {
+        self.alike(other)?;
+        let square = |(a, b): (&u8, &u8)| (f64::from(*a) - f64::from(*b)).powi(2);
+        let sum: f64 = self.data.iter().zip(&other.data).map(square).sum();
+        Ok(sum / self.data.len().max(1) as f64)
+    }
+
+    fn alike(&self, other: &Self) -> Result<()> {
+        if (self.width, self.height) == (other.width, other.height) {
+            return Ok(());
+        }
+        let wanted = vec![self.height, self.width, 3];
+        let found = vec![other.height, other.width, 3];
+        Err(Error::Shape { what: "second picture".into(), wanted, found })
     }
 
     /// The picture with noise of standard deviation `sigma` (of 255) on every value, clipped; the
@@ -203,6 +224,9 @@ mod tests {
             gray.average(&Picture::plain(64, 64, [0, 255, 129])).unwrap().data()[..3],
             [64, 191, 128]
         );
+        let brown = gray.shifted([0.0, -30.0, -200.0]);
+        assert_eq!(brown.data()[..3], [128, 98, 0]);
+        assert_eq!(gray.squared_error(&brown).unwrap(), (900.0 + 16384.0) / 3.0);
         assert!(gray.average(&Picture::plain(64, 63, [0, 0, 0])).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! From a scene to its picture and its exact ground truth.
 
-use super::outline::REACH;
+use super::outline::{REACH, extent};
 use super::picture::Picture;
 use super::scene::{Object, SIDE, Scene};
 
@@ -18,6 +18,22 @@ pub struct Bounds {
 }
 
 impl Bounds {
+    /// The rectangle around an object with `margin` more on each side, within the picture.
+    pub(super) fn of_object(object: &Object, margin: f64) -> Self {
+        let (side, up, down) = extent(object.shape);
+        let low = |v: f64| ((v - margin).round().max(0.0) as usize).min(SIDE - 1);
+        let high =
+            |v: f64, low: usize| ((v + margin).round().max(0.0) as usize).clamp(low + 1, SIDE);
+        let left = low(object.x - side * object.radius);
+        let top = low(object.y - up * object.radius);
+        Self {
+            left,
+            top,
+            right: high(object.x + side * object.radius, left),
+            bottom: high(object.y + down * object.radius, top),
+        }
+    }
+
     /// The pixels that an object may touch, with `margin` more on each side, within the picture.
     pub(super) fn around(object: &Object, margin: f64) -> Self {
         let reach = REACH * object.radius + margin;
@@ -29,6 +45,11 @@ impl Bounds {
             right: high(object.x),
             bottom: high(object.y),
         }
+    }
+
+    /// The numbers of its pixels in a picture of `SIDE` x `SIDE`.
+    pub(super) fn pixels(self) -> impl Iterator<Item = usize> {
+        (self.top..self.bottom).flat_map(move |y| y * SIDE + self.left..y * SIDE + self.right)
     }
 
     /// The smallest rectangle around the pixels of a mask of `SIDE` x `SIDE`, if any is set.
@@ -163,8 +184,8 @@ mod tests {
         for index in 0..64 {
             hash.update(Scene::sample(1, index, Split::Train).render().data());
         }
-        let hex: String = hash.finalize()[..8].iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, "964aa768108d1b3d");
+        let hash = hash.finalize();
+        assert_eq!(hash[..8], [0x96, 0x4a, 0xa7, 0x68, 0x10, 0x8d, 0x1b, 0x3d]);
     }
 
     #[test]

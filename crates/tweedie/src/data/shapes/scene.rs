@@ -231,7 +231,7 @@ mod tests {
                     assert_ne!(a.place(), b.place());
                     let (dx, dy) = ((a.x - b.x).abs(), (a.y - b.y).abs());
                     for d in [dx, dy] {
-                        assert!(d < Relation::REACH - 2.0 || d > Relation::REACH + 2.0, "{d}");
+                        assert!((d - Relation::REACH).abs() > 2.0, "{d}");
                     }
                 }
             }

@@ -43,14 +43,16 @@ impl ObjectScore {
     /// Whether it is there, everything asked of it is right, and its drawing matches the picture
     /// (structural similarity of at least [`LEAST_SIMILARITY`]).
     pub fn right(&self) -> bool {
-        let asked = [self.colour, self.size, self.place];
-        self.similarity >= LEAST_SIMILARITY
-            && self.found
-            && self.shape
-            && asked.iter().all(|a| *a != Some(false))
+        self.named_right() && self.similarity >= LEAST_SIMILARITY
     }
 
-    fn of(asked: &AskedObject, seen: &Object, similarity: f64) -> Self {
+    /// Whether it is there and everything asked of it is right, however well its drawing matches.
+    pub fn named_right(&self) -> bool {
+        let asked = [self.colour, self.size, self.place];
+        self.found && self.shape && asked.iter().all(|a| *a != Some(false))
+    }
+
+    fn of(asked: AskedObject, seen: &Object, similarity: f64) -> Self {
         Self {
             found: true,
             shape: seen.shape == asked.shape,
@@ -61,7 +63,7 @@ impl ObjectScore {
         }
     }
 
-    fn missing(asked: &AskedObject) -> Self {
+    fn missing(asked: AskedObject) -> Self {
         Self {
             colour: asked.colour.map(|_| false),
             size: asked.size.map(|_| false),
@@ -79,11 +81,18 @@ impl ObjectScore {
 }
 
 impl Score {
-    /// Whether everything that was asked is right and nothing more is in the picture.
+    /// Whether everything that was asked is right, every drawing matches, and nothing more is in the
+    /// picture.
     pub fn all_right(&self) -> bool {
+        self.all_named_right() && self.objects.iter().all(ObjectScore::right)
+    }
+
+    /// Whether everything that was asked is right and nothing more is in the picture, however well
+    /// the drawings match.
+    pub fn all_named_right(&self) -> bool {
         self.unreadable.is_none()
             && self.count
-            && self.objects.iter().all(ObjectScore::right)
+            && self.objects.iter().all(ObjectScore::named_right)
             && self.relation != Some(false)
             && self.background != Some(false)
     }
@@ -103,7 +112,7 @@ pub fn score_reading(reading: &Reading, asked: &Asked) -> Score {
         Reading::Unreadable { why } => Score {
             unreadable: Some(*why),
             count: false,
-            objects: asked.objects.iter().map(ObjectScore::missing).collect(),
+            objects: asked.objects.iter().copied().map(ObjectScore::missing).collect(),
             relation: asked.relation.map(|_| false),
             background: asked.background.map(|_| false),
         },
@@ -112,7 +121,7 @@ pub fn score_reading(reading: &Reading, asked: &Asked) -> Score {
 
 fn compare(scene: &Scene, matches: &[f64], asked: &Asked) -> Score {
     let with = |chosen: &[Option<usize>]| -> Score {
-        let object = |(asked, seen): (&AskedObject, &Option<usize>)| {
+        let object = |(asked, seen): (AskedObject, &Option<usize>)| {
             seen.map_or_else(
                 || ObjectScore::missing(asked),
                 |i| {
@@ -131,7 +140,7 @@ fn compare(scene: &Scene, matches: &[f64], asked: &Asked) -> Score {
         Score {
             unreadable: None,
             count: scene.objects.len() == asked.objects.len(),
-            objects: asked.objects.iter().zip(chosen).map(object).collect(),
+            objects: asked.objects.iter().copied().zip(chosen).map(object).collect(),
             relation,
             background: asked.background.map(|b| b == scene.background),
         }

@@ -8,12 +8,16 @@ use crate::data::shapes::scene::{Object, SIDE};
 
 /// The least and the greatest radius that is tried.
 const RADII: (f64, f64) = (5.0, 13.5);
+/// The least distance of two colours that can be told apart.
+const LEAST_CONTRAST: f64 = 40.0;
 /// Pixels around a piece that must be explained, too.
 const MARGIN: usize = 4;
 /// The widths of the edge that the search goes through, in pixels: wide ones see farther.
 const COARSE: [f64; 3] = [4.0, 3.0, 2.0];
 /// The widths for the candidates that are left.
 const FINE: [f64; 4] = [2.0, 1.0, 1.0, 1.0];
+/// The widths of the edge under which candidates are compared: pictures may be softer than drawings.
+const SOFT: [f64; 3] = [1.0, 2.0, 3.5];
 /// How many candidates are left after the coarse search.
 const LEFT: usize = 4;
 
@@ -29,9 +33,40 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// The target of piece `i`: `pixels` is the picture as it is, not smoothed.
-    pub(super) fn new(pixels: &[Rgb], ground: &Ground, pieces: &[Piece], i: usize) -> Self {
+    /// The target of piece `i` where nothing is known of the others: wherever one of them may reach,
+    /// nothing is asked. `pixels` is the picture as it is, not smoothed.
+    pub(super) fn alone(pixels: &[Rgb], ground: &Ground, pieces: &[Piece], i: usize) -> Self {
+        let mut others = vec![false; SIDE * SIDE];
+        for (_, other) in pieces.iter().enumerate().filter(|(j, _)| *j != i) {
+            for p in (0..SIDE * SIDE).filter(|&p| is_inner(&other.mask, p)) {
+                spread(&mut others, p, 2);
+            }
+        }
         let piece = &pieces[i];
+        let mut target = Self::over(pixels, |_| ground.rgb, piece);
+        for (counts, p) in target.counts.iter_mut().zip(target.bounds.pixels()) {
+            *counts = !others[p] || is_inner(&piece.mask, p);
+            target.crowded |= others[p];
+        }
+        target
+    }
+
+    /// The target of a piece that lies behind objects which cover the pixels of `hidden`.
+    pub(super) fn behind(pixels: &[Rgb], ground: &Ground, hidden: &[bool], piece: &Piece) -> Self {
+        let mut target = Self::over(pixels, |_| ground.rgb, piece);
+        for (counts, p) in target.counts.iter_mut().zip(target.bounds.pixels()) {
+            *counts = !hidden[p] || piece.mask[p];
+        }
+        Self { crowded: true, ..target }
+    }
+
+    /// The target of a piece that lies before everything else, which is drawn on `canvas`.
+    pub(super) fn before(pixels: &[Rgb], canvas: &[Rgb], piece: &Piece) -> Self {
+        Self { crowded: true, ..Self::over(pixels, |p| canvas[p], piece) }
+    }
+
+    /// How much of each pixel is of the piece's colour, where the rest is of the `base` colour.
+    fn over(pixels: &[Rgb], base: impl Fn(usize) -> Rgb, piece: &Piece) -> Self {
         let b = piece.bounds;
         let bounds = Bounds {
             left: b.left.saturating_sub(MARGIN),
@@ -39,40 +74,39 @@ impl Target {
             right: (b.right + MARGIN).min(SIDE),
             bottom: (b.bottom + MARGIN).min(SIDE),
         };
-        // The colour's share is the place on the line from the ground's colour to the piece's.
-        let line: Vec<f64> = (0..3).map(|c| piece.rgb[c] - ground.rgb[c]).collect();
-        let length2 = line.iter().map(|v| v * v).sum::<f64>().max(1.0);
-        let mut others = vec![false; SIDE * SIDE];
-        for (_, other) in pieces.iter().enumerate().filter(|(j, _)| *j != i) {
-            for p in (0..SIDE * SIDE).filter(|&p| is_inner(&other.mask, p)) {
-                spread(&mut others, p, 2);
-            }
+        let (mut share, mut counts) = (Vec::new(), Vec::new());
+        for p in bounds.pixels() {
+            // The share is the place on the line from the base's colour to the piece's.
+            let (pixel, base) = (pixels[p], base(p));
+            let line = [0, 1, 2].map(|c| piece.rgb[c] - base[c]);
+            let length2 = line.iter().map(|v| v * v).sum::<f64>();
+            let along: f64 = (0..3).map(|c| (pixel[c] - base[c]) * line[c]).sum();
+            share.push((along / length2.max(1.0)).clamp(0.0, 1.0));
+            counts.push(length2 > LEAST_CONTRAST * LEAST_CONTRAST);
         }
-        let (mut share, mut counts, mut crowded) = (Vec::new(), Vec::new(), false);
-        for y in bounds.top..bounds.bottom {
-            for p in y * SIDE + bounds.left..y * SIDE + bounds.right {
-                let along: f64 = (0..3).map(|c| (pixels[p][c] - ground.rgb[c]) * line[c]).sum();
-                share.push((along / length2).clamp(0.0, 1.0));
-                counts.push(!others[p] || is_inner(&piece.mask, p));
-                crowded |= others[p];
-            }
-        }
-        Self { bounds, share, counts, crowded }
+        Self { bounds, share, counts, crowded: false }
+    }
+
+    /// Whether another piece is near, so that a part may be hidden.
+    pub(super) fn crowded(&self) -> bool {
+        self.crowded
     }
 
     /// The best objects of different shapes or places, best first, with the part of the target that
     /// each leaves unexplained.
     pub(super) fn candidates(&self, piece: &Piece) -> Vec<(f64, Object)> {
         let starts = Shape::ALL.iter().flat_map(|&shape| self.starts(shape, piece));
-        let mut found: Vec<(f64, Object)> =
-            starts.map(|start| self.refine(start, &COARSE)).collect();
-        found.sort_by(|a, b| a.0.total_cmp(&b.0));
-        found.truncate(LEFT);
-        for candidate in &mut found {
-            *candidate = self.refine(candidate.1, &FINE);
-        }
-        found.sort_by(|a, b| a.0.total_cmp(&b.0));
-        found
+        let coarse = starts.map(|start| self.refine(start, &COARSE));
+        let mut left = self.ranked(coarse, &SOFT[1..2]);
+        left.truncate(LEFT);
+        self.ranked(left.into_iter().map(|(_, object)| self.refine(object, &FINE)), &SOFT)
+    }
+
+    /// Objects with their errors, the best first.
+    fn ranked(&self, objects: impl Iterator<Item = Object>, widths: &[f64]) -> Vec<(f64, Object)> {
+        let mut ranked: Vec<_> = objects.map(|o| (self.error(&o, widths), o)).collect();
+        ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+        ranked
     }
 
     /// Where to begin for one shape.
@@ -89,7 +123,7 @@ impl Target {
         let mut starts = vec![object(0.5 * (left + right), middle, radius)];
         if self.crowded {
             // A part may be hidden, then only some sides of the box are the object's.
-            let mut more = Vec::new();
+            let mut more = Vec::with_capacity(8);
             for &size in Size::ALL {
                 let radius = 0.5 * (size.radii().0 + size.radii().1);
                 for x in [left + side * radius, right - side * radius] {
@@ -98,29 +132,27 @@ impl Target {
                     }
                 }
             }
-            let key = |o: &Object| self.error(o, 3.0);
-            more.sort_by(|a, b| key(a).total_cmp(&key(b)));
-            starts.extend(more.into_iter().take(2));
+            let more = self.ranked(more.into_iter(), &SOFT[1..2]);
+            starts.extend(more.into_iter().take(2).map(|(_, object)| object));
         }
         starts
     }
 
-    /// The squared difference between target and object, its edge `width` pixels wide, as a part of
-    /// the target's own square.
-    fn error(&self, object: &Object, width: f64) -> f64 {
-        let (mut error, mut whole) = (0.0, 1.0);
-        let reach = REACH * object.radius + width;
+    /// The squared difference between target and object as a part of the target's own square, for the
+    /// kindest of some widths of the edge, in pixels.
+    fn error(&self, object: &Object, widths: &[f64]) -> f64 {
+        let (mut errors, mut whole) = ([0.0; SOFT.len()], 1.0);
+        let inverse = 1.0 / object.radius;
         self.each(|x, y, share| {
-            let (dx, dy) = (x - object.x, y - object.y);
-            let cover = if dx * dx + dy * dy > 2.0 * reach * reach {
-                0.0
-            } else {
-                (0.5 - object.distance(x, y) / width).clamp(0.0, 1.0)
-            };
-            error += (share - cover) * (share - cover);
             whole += share * share;
+            let (u, v) = ((x - object.x) * inverse, (y - object.y) * inverse);
+            let d = if outside(u, v) { 9.0 } else { distance(object.shape, u, v) };
+            for (error, width) in errors.iter_mut().zip(widths) {
+                let cover = (0.5 - d * object.radius / width).clamp(0.0, 1.0);
+                *error += (share - cover) * (share - cover);
+            }
         });
-        error / whole
+        errors[..widths.len().min(SOFT.len())].iter().fold(f64::INFINITY, |a, b| a.min(*b)) / whole
     }
 
     fn each(&self, mut see: impl FnMut(f64, f64, f64)) {
@@ -136,25 +168,26 @@ impl Target {
         }
     }
 
-    /// Gauss-Newton steps in centre and radius, the edge growing sharper.
-    fn refine(&self, start: Object, widths: &[f64]) -> (f64, Object) {
-        let mut o = start;
+    /// Gauss-Newton steps in centre and radius, one for each width of the edge.
+    fn refine(&self, mut o: Object, widths: &[f64]) -> Object {
         for &width in widths {
             let Some([dx, dy, dr]) = self.step(&o, width) else { break };
             o.x = (o.x + dx.clamp(-3.0, 3.0)).clamp(0.0, SIDE as f64);
             o.y = (o.y + dy.clamp(-3.0, 3.0)).clamp(0.0, SIDE as f64);
             o.radius = (o.radius + dr.clamp(-2.0, 2.0)).clamp(RADII.0, RADII.1);
         }
-        // Pictures may be softer than a drawing: the kindest edge decides.
-        let error = [1.0, 2.0, 3.5].map(|width| self.error(&o, width));
-        (error[0].min(error[1]).min(error[2]), o)
+        o
     }
 
     /// One step, or nothing where no pixel is at the edge.
     fn step(&self, o: &Object, width: f64) -> Option<[f64; 3]> {
+        let inverse = 1.0 / o.radius;
         let (mut normal, mut right) = ([[0.0; 3]; 3], [0.0; 3]);
         self.each(|x, y, share| {
-            let (u, v) = ((x - o.x) / o.radius, (y - o.y) / o.radius);
+            let (u, v) = ((x - o.x) * inverse, (y - o.y) * inverse);
+            if outside(u, v) {
+                return;
+            }
             let d = distance(o.shape, u, v);
             let cover = 0.5 - d * o.radius / width;
             if cover <= 0.0 || cover >= 1.0 {
@@ -175,6 +208,12 @@ impl Target {
         (0..3).for_each(|i| normal[i][i] = normal[i][i] * 1.001 + 1e-3);
         solve(normal, right)
     }
+}
+
+/// Whether a point is so far from a shape of radius 1 that its widest edge does not reach it.
+fn outside(u: f64, v: f64) -> bool {
+    const FAR: f64 = REACH + 0.6;
+    u * u + v * v > FAR * FAR
 }
 
 /// Sets the pixels at most `reach` away in either direction.

@@ -5,6 +5,7 @@
 //! in centre and radius by drawing it; what explains the picture is kept, in the order of depth that
 //! explains it best; and the drawing of the scene so read is compared with the picture.
 
+mod assemble;
 mod fit;
 mod pieces;
 mod ssim;
@@ -12,20 +13,18 @@ mod ssim;
 use serde::Serialize;
 
 use super::picture::Picture;
-use super::render::{Bounds, paint_as};
+use super::render::Bounds;
 use super::scene::{Object, SIDE, Scene};
-use fit::Target;
-use pieces::{Ground, Piece, Rgb, apart2};
+use assemble::Sight;
+use pieces::{Rgb, apart2};
 
 /// The structural similarity from which on an object counts as drawn.
 pub const LEAST_SIMILARITY: f64 = 0.80;
 
-/// How far an object's colour may be from its palette colour.
-const COLOUR_SHIFT: f64 = 42.0;
+/// The pixels around an object's box in which picture and drawing are compared.
+const MARGIN: f64 = 2.0;
 /// More pieces than this are no scene.
 const MOST_PIECES: usize = 24;
-/// The part of an object's contrast that drawing it must explain.
-const LEAST_GAIN: f64 = 0.5;
 /// How far a smoothed pixel may be from the drawing, and how many pixels may be farther.
 const RESIDUE: (f64, usize) = (60.0, 40);
 
@@ -76,13 +75,6 @@ pub fn read(picture: &Picture) -> Reading {
     }
 }
 
-/// An object with the colour that it has in this picture.
-#[derive(Clone, Copy)]
-struct Found {
-    object: Object,
-    rgb: Rgb,
-}
-
 fn explain(picture: &Picture) -> Result<(Scene, Vec<f64>, f64), Why> {
     if (picture.width(), picture.height()) != (SIDE, SIDE) {
         return Err(Why::Dimensions);
@@ -95,8 +87,9 @@ fn explain(picture: &Picture) -> Result<(Scene, Vec<f64>, f64), Why> {
     if pieces.len() > MOST_PIECES {
         return Err(Why::TooManyPieces);
     }
-    let found = assemble(&pixels, &ground, &pieces)?;
-    let drawn = draw(&ground, &found);
+    let sight = Sight { pixels: &pixels, ground, pieces: &pieces };
+    let found = sight.assemble()?;
+    let drawn = sight.draw(&found);
     let far = |(p, q): (&Rgb, &Rgb)| apart2(*p, *q) > RESIDUE.0 * RESIDUE.0;
     let residue = smooth.iter().zip(&pieces::smooth(&drawn)).filter(|pair| far(*pair)).count();
     if residue > RESIDUE.1 {
@@ -107,7 +100,7 @@ fn explain(picture: &Picture) -> Result<(Scene, Vec<f64>, f64), Why> {
     let render = scene.render();
     let render: Vec<Rgb> =
         render.data().chunks_exact(3).map(|p| [p[0], p[1], p[2]].map(f64::from)).collect();
-    let box_of = |o: &Object| Bounds::around(o, 2.0);
+    let box_of = |o: &Object| Bounds::of_object(o, MARGIN);
     let matches =
         scene.objects.iter().map(|o| ssim::similarity(&pixels, &render, box_of(o))).collect();
     let whole = Bounds { left: 0, top: 0, right: SIDE, bottom: SIDE };
@@ -115,61 +108,104 @@ fn explain(picture: &Picture) -> Result<(Scene, Vec<f64>, f64), Why> {
     Ok((scene, matches, similarity))
 }
 
-/// Keeps the objects that explain the picture, in the order of depth that explains it best.
-fn assemble(pixels: &[Rgb], ground: &Ground, pieces: &[Piece]) -> Result<Vec<Found>, Why> {
-    let mut found: Vec<Found> = Vec::new();
-    let mut left = difference(pixels, &draw(ground, &found));
-    for (i, piece) in pieces.iter().enumerate() {
-        if apart2(piece.rgb, piece.colour.rgb().map(f64::from)) > COLOUR_SHIFT * COLOUR_SHIFT {
-            continue;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::shapes::render::cover;
+    use crate::data::shapes::{Background, Colour, Shape, Split};
+
+    fn object(shape: Shape, colour: Colour, x: f64, y: f64, radius: f64) -> Object {
+        Object { shape, colour, x, y, radius }
+    }
+
+    fn why(picture: &Picture) -> Option<Why> {
+        match read(picture) {
+            Reading::Scene { .. } => None,
+            Reading::Unreadable { why } => Some(why),
         }
-        let target = Target::new(pixels, ground, pieces, i);
-        let candidates = target.candidates(piece);
-        let Some((_, object)) = candidates.first() else { continue };
-        let candidate = Found { object: *object, rgb: piece.rgb };
-        let mut with = found.clone();
-        with.push(candidate);
-        let (order, then) = best_order(pixels, ground, &with);
-        let contrast = apart2(piece.rgb, ground.rgb) * area(object);
-        if left - then >= LEAST_GAIN * contrast {
-            if found.len() == 3 {
-                return Err(Why::TooManyObjects);
+    }
+
+    fn seen(picture: &Picture) -> (Scene, Vec<f64>) {
+        match read(picture) {
+            Reading::Scene { scene, matches, .. } => (scene, matches),
+            Reading::Unreadable { why } => panic!("unreadable: {why:?}"),
+        }
+    }
+
+    #[test]
+    fn centres_and_radii_are_read_to_a_tenth_of_a_pixel() {
+        for (i, &shape) in Shape::ALL.iter().enumerate() {
+            for (k, radius) in [7.2, 7.9, 10.5, 11.3].into_iter().enumerate() {
+                let at = 20.0 + 3.37 * i as f64;
+                let truth = object(shape, Colour::ALL[(i + k) % 8], at, 50.0 - at / 2.0, radius);
+                let background = Background::ALL[(i + 2 * k) % 6];
+                let (scene, matches) = seen(&Scene { background, objects: vec![truth] }.render());
+                let read = scene.objects[0];
+                assert_eq!((read.shape, read.colour), (shape, truth.colour));
+                let off = [read.x - truth.x, read.y - truth.y, read.radius - truth.radius];
+                assert!(off.iter().all(|d| d.abs() < 0.1), "{shape} {off:?}");
+                assert!(matches[0] > 0.98 && scene.background == background);
             }
-            (found, left) = (order, then);
         }
     }
-    if found.is_empty() { Err(Why::NoObject) } else { Ok(found) }
-}
 
-/// The number of pixels that an object covers.
-fn area(object: &Object) -> f64 {
-    super::render::cover(object).iter().sum()
-}
-
-/// The picture of what was found, in the colours that it was found in.
-fn draw(ground: &Ground, found: &[Found]) -> Vec<Rgb> {
-    let mut canvas = vec![ground.rgb; SIDE * SIDE];
-    for f in found {
-        paint_as(&mut canvas, &f.object, f.rgb);
+    #[test]
+    fn the_order_of_depth_is_read() {
+        let (mut overlapping, mut right) = (0, 0);
+        for index in 0..1500 {
+            let scene = Scene::sample_with(41, index, Split::Train, 2);
+            let covers: Vec<_> = scene.objects.iter().map(cover).collect();
+            let shared = covers[0].iter().zip(&covers[1]).filter(|(a, b)| **a > 0.5 && **b > 0.5);
+            if shared.count() < 6 {
+                continue;
+            }
+            overlapping += 1;
+            let kinds =
+                |s: &Scene| s.objects.iter().map(|o| (o.shape, o.colour)).collect::<Vec<_>>();
+            right += i32::from(kinds(&seen(&scene.render()).0) == kinds(&scene));
+        }
+        assert!(overlapping >= 50 && right == overlapping, "{right} of {overlapping}");
     }
-    canvas
-}
 
-/// The squared difference of two pictures.
-fn difference(a: &[Rgb], b: &[Rgb]) -> f64 {
-    a.iter().zip(b).map(|(p, q)| apart2(*p, *q)).sum()
-}
+    #[test]
+    fn what_is_wrong_is_said() {
+        let plain = Picture::plain(SIDE, SIDE, Background::White.rgb());
+        assert_eq!(why(&plain), Some(Why::NoObject));
+        assert_eq!(why(&Picture::plain(SIDE, SIDE, [0, 255, 0])), Some(Why::NoBackground));
+        assert_eq!(why(&Picture::plain(63, 64, [0; 3])), Some(Why::Dimensions));
+        assert_eq!(why(&Picture::plain(0, 0, [0; 3])), Some(Why::Dimensions));
+        let four = [(14.0, 14.0), (50.0, 14.0), (14.0, 50.0), (50.0, 50.0)];
+        let four = four.map(|(x, y)| object(Shape::Star, Colour::Red, x, y, 10.6)).to_vec();
+        let mut scene = Scene { background: Background::White, objects: four };
+        assert_eq!(why(&scene.render()), Some(Why::TooManyObjects));
+        scene.objects.pop();
+        assert_eq!(why(&scene.render()), None);
+        // At half its strength an object is a ghost, and at no strength it is not there.
+        let ghost = scene.render().average(&plain).unwrap();
+        assert!(why(&ghost).is_some());
+        // A blot that is no shape of the world.
+        let mut data = scene.render().into_data();
+        for y in 40..62 {
+            data[(y * SIDE + 40) * 3..(y * SIDE + 62) * 3].fill(100);
+        }
+        let blot = Picture::from_rgb(SIDE, SIDE, data).unwrap();
+        assert_eq!(why(&blot), Some(Why::Unexplained));
+    }
 
-/// The order of depth that leaves the least difference: the last of `found` is tried at every depth.
-fn best_order(pixels: &[Rgb], ground: &Ground, found: &[Found]) -> (Vec<Found>, f64) {
-    let mut best = (found.to_vec(), difference(pixels, &draw(ground, found)));
-    let mut order = found.to_vec();
-    for i in (1..order.len()).rev() {
-        order.swap(i, i - 1);
-        let left = difference(pixels, &draw(ground, &order));
-        if left < best.1 {
-            best = (order.clone(), left);
+    #[test]
+    fn any_bytes_can_be_read() {
+        // Coarse blocks of palette colours make many pieces; nothing may panic.
+        let colours: Vec<[u8; 3]> = Colour::ALL.iter().map(|c| c.rgb()).collect();
+        for seed in 0..200_usize {
+            let block = 1 + seed % 13;
+            let pixel = |p: usize| {
+                let cell = (p % SIDE / block) * 7919 + (p / SIDE / block) * 104_729 + seed * 31;
+                let hash = cell.wrapping_mul(2_654_435_761) >> 7;
+                if hash % 3 == 0 { colours[hash % 8] } else { Background::ALL[seed % 6].rgb() }
+            };
+            let data = (0..SIDE * SIDE).flat_map(pixel).collect();
+            let picture = Picture::from_rgb(SIDE, SIDE, data).unwrap();
+            assert_eq!(read(&picture), read(&picture));
         }
     }
-    best
 }

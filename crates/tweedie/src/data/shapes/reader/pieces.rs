@@ -12,7 +12,9 @@ const GROUND_SHIFT: f64 = 34.0;
 /// The smallest part of the pixels that must be background.
 const LEAST_GROUND: f64 = 0.5;
 /// How far a pixel may be from its nearest colour to count as of that colour.
-const REACH: f64 = 75.0;
+const LIKE: f64 = 75.0;
+/// How far a pixel may be from the line between two colours to count as a mixture of them.
+const BETWEEN: f64 = 25.0;
 /// The fewest inner pixels of a piece.
 const LEAST_CORE: usize = 5;
 
@@ -89,9 +91,10 @@ pub(super) fn pieces(pixels: &[Rgb], ground: &Ground) -> Vec<Piece> {
                 best = (distance, i as u8);
             }
         }
-        if best.0 < REACH * REACH { best.1 } else { NOTHING }
+        if best.0 < LIKE * LIKE { best.1 } else { NOTHING }
     };
-    let labels: Vec<u8> = pixels.iter().map(label).collect();
+    let raw: Vec<u8> = pixels.iter().map(label).collect();
+    let labels: Vec<u8> = (0..raw.len()).map(|p| settle(pixels, &raw, p)).collect();
     let mut done = vec![false; labels.len()];
     let mut found = Vec::new();
     for start in 0..labels.len() {
@@ -113,11 +116,38 @@ pub(super) fn pieces(pixels: &[Rgb], ground: &Ground) -> Vec<Piece> {
         let rgb = [mean(0), mean(1), mean(2)];
         if let Some(bounds) = Bounds::of_mask(&mask) {
             let colour = Colour::ALL[usize::from(labels[start])];
-            found.push(Piece { colour, rgb, bounds, core, mask });
+            found.push(Piece { colour, rgb, mask, bounds, core });
         }
     }
     found.sort_by_key(|p: &Piece| std::cmp::Reverse(p.core));
     found
+}
+
+/// The label of a pixel, or that of its nearer side where it only lies between two others.
+///
+/// Halfway from red to white there is a line of pink, and from red to yellow one of orange.
+fn settle(pixels: &[Rgb], labels: &[u8], p: usize) -> u8 {
+    const APART: usize = 2;
+    let (x, y) = (p % SIDE, p / SIDE);
+    let inner = APART..SIDE - APART;
+    if labels[p] == GROUND || !inner.contains(&x) || !inner.contains(&y) {
+        return labels[p];
+    }
+    for step in [1, SIDE, SIDE + 1, SIDE - 1] {
+        let (a, b) = (p - APART * step, p + APART * step);
+        if labels[a] == labels[b] || [labels[a], labels[b]].contains(&labels[p]) {
+            continue;
+        }
+        let line = [0, 1, 2].map(|c| pixels[b][c] - pixels[a][c]);
+        let length2: f64 = line.iter().map(|v| v * v).sum();
+        let along: f64 = (0..3).map(|c| (pixels[p][c] - pixels[a][c]) * line[c]).sum();
+        let share = along / length2.max(1.0);
+        let on_line = [0, 1, 2].map(|c| pixels[a][c] + share * line[c]);
+        if (0.0..=1.0).contains(&share) && apart2(pixels[p], on_line) < BETWEEN * BETWEEN {
+            return if share < 0.5 { labels[a] } else { labels[b] };
+        }
+    }
+    labels[p]
 }
 
 /// The pixels of one label that hang together with `start`, by sides and corners.
