@@ -28,11 +28,11 @@ use crate::{Error, Result};
 pub type Embedded = &'static [(&'static str, &'static [u8])];
 
 /// The index of a folder with several components.
-const INDEX: &str = "model_index.json";
+pub(crate) const INDEX: &str = "model_index.json";
 /// The names of a component's settings, in order of preference.
 const SETTINGS: [&str; 3] = ["config.json", "scheduler_config.json", "preprocessor_config.json"];
 /// The stems of a component's weights: diffusers' and transformers'.
-const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
+pub(crate) const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
 /// The most files that a listing of a folder on the disk goes through.
 const MAX_FILES: usize = 10_000;
 /// A text file of a component (vocabulary, merges) is at most this long.
@@ -440,7 +440,7 @@ pub fn class_of(config: &Map<String, Value>) -> Option<&str> {
 }
 
 /// Whether `path` stays within its folder: plain names between single slashes.
-fn within(path: &str) -> bool {
+pub(crate) fn within(path: &str) -> bool {
     !path.is_empty()
         && path.len() <= 512
         && !path.contains(['\\', '\0', ':'])

@@ -56,6 +56,18 @@ pub fn number(value: &Value) -> Option<f64> {
     }
 }
 
+/// The text of a settings file: indented, with Python's bare words for the strings that stand for
+/// them.
+#[must_use]
+pub fn text(map: &Map<String, Value>) -> String {
+    let mut text = format!("{:#}", Value::Object(map.clone()));
+    for word in ["-Infinity", "Infinity", "NaN"] {
+        text = text.replace(&format!(": \"{word}\""), &format!(": {word}"));
+    }
+    text.push('\n');
+    text
+}
+
 /// What kind of value this is, in words for an error.
 #[must_use]
 pub fn kind(value: &Value) -> &'static str {
@@ -74,16 +86,22 @@ pub fn kind(value: &Value) -> &'static str {
 #[must_use]
 pub fn one_line(text: &str) -> String {
     const KEEP: usize = 160;
-    let escape = |c: char| -> Cow<'static, str> {
-        if c.is_control() { c.escape_default().to_string().into() } else { c.to_string().into() }
-    };
     let count = text.chars().count();
     if count <= KEEP {
-        return text.chars().map(escape).collect();
+        return escape(text);
     }
-    let head: String = text.chars().take(KEEP - 40).map(escape).collect();
-    let tail: String = text.chars().skip(count - 37).map(escape).collect();
-    format!("{head}...{tail}")
+    let head: String = text.chars().take(KEEP - 40).collect();
+    let tail: String = text.chars().skip(count - 37).collect();
+    escape(&format!("{head}...{tail}"))
+}
+
+/// `text` on one line: control characters escaped.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    let visible = |c: char| -> Cow<'static, str> {
+        if c.is_control() { c.escape_default().to_string().into() } else { c.to_string().into() }
+    };
+    text.chars().map(visible).collect()
 }
 
 /// Puts the three words of Python's `json` that JSON lacks into quotes, outside of strings only.
@@ -135,6 +153,14 @@ mod tests {
         assert!(number(&map["b"][0]).unwrap().is_nan());
         assert_eq!(map["c"], "Infinity \" NaN");
         assert_eq!(number(&map["d"]), Some(f64::INFINITY));
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let map = read(r#"{"a": -Infinity, "b": [1, 2.5], "c": "x"}"#).unwrap();
+        let written = text(&map);
+        assert!(written.contains("\"a\": -Infinity,\n"), "{written}");
+        assert_eq!(read(&written).unwrap(), map);
     }
 
     #[test]

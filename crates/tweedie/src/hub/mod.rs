@@ -9,17 +9,28 @@
 
 pub mod atomic;
 mod bytes;
+pub mod config;
 mod decode;
 pub mod folder;
 #[doc(hidden)]
 pub mod fuzz;
 mod header;
+pub mod inspect;
 pub mod json;
 pub mod save;
+pub mod scheduler;
 pub mod tensor_set;
 pub mod tensors;
+pub mod tokenizer;
+pub mod vocabulary;
+pub mod write;
 
 pub use folder::{Component, Folder, ModelIndex};
+pub use inspect::{Report, inspect, inspect_folder};
 pub use save::{Output, Values, encode_safetensors, write_safetensors};
-pub use tensor_set::{Mismatch, TensorSet, Wanted};
+pub use scheduler::{SchedulerClass, SchedulerConfig};
+pub use tensor_set::{TensorSet, Wanted, load};
 pub use tensors::{Dtype, TensorFile, TensorInfo};
+pub use tokenizer::{ClipTokenizer, Tokens};
+pub use vocabulary::ClipVocabulary;
+pub use write::{ModelFolder, outputs};

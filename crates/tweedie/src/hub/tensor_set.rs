@@ -1,20 +1,18 @@
 //! The weights of a component: one safetensors file, or shards under an index, as one set.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::json::one_line;
-use super::tensors::{TensorFile, TensorInfo};
+use super::json::{escape, one_line};
+use super::tensors::{Dtype, TensorFile, TensorInfo};
+use crate::weight::{self, Half, Misfit, Numbers, Parameters, Source};
 use crate::{Error, Result};
 
 /// The most shards a set may have.
 const MAX_SHARDS: usize = 1000;
-/// The most lines of a mismatch that its message spells out; the rest is counted.
-const MAX_SPELLED: usize = 8;
 
 /// A tensor that a network wants: its name and shape.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -29,56 +27,6 @@ impl Wanted {
     /// A wanted tensor.
     pub fn new(name: impl Into<String>, shape: impl Into<Vec<usize>>) -> Self {
         Self { name: name.into(), shape: shape.into() }
-    }
-}
-
-/// How a set differs from what is wanted: everything at once.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Mismatch {
-    /// Wanted, and not in the set.
-    pub missing: Vec<Wanted>,
-    /// In the set, and not wanted.
-    pub extra: Vec<Wanted>,
-    /// In the set in another shape: what is wanted, and the shape found.
-    pub wrong: Vec<(Wanted, Vec<usize>)>,
-}
-
-impl Mismatch {
-    /// Whether nothing differs.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.missing.is_empty() && self.extra.is_empty() && self.wrong.is_empty()
-    }
-}
-
-impl fmt::Display for Mismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = |w: &Wanted| format!("`{}` {:?}", one_line(&w.name), w.shape);
-        let groups = [
-            ("missing", self.missing.iter().map(named).collect::<Vec<_>>()),
-            (
-                "of another shape",
-                self.wrong
-                    .iter()
-                    .map(|(w, found)| {
-                        format!("`{}` wanted {:?}, found {found:?}", one_line(&w.name), w.shape)
-                    })
-                    .collect(),
-            ),
-            ("extra", self.extra.iter().map(named).collect()),
-        ];
-        let mut first = true;
-        for (what, names) in groups.iter().filter(|(_, names)| !names.is_empty()) {
-            let plural = if names.len() == 1 { "tensor" } else { "tensors" };
-            let sep = if first { "" } else { "; " };
-            first = false;
-            write!(f, "{sep}{} {plural} {what}: ", names.len())?;
-            f.write_str(&names[..names.len().min(MAX_SPELLED)].join(", "))?;
-            if names.len() > MAX_SPELLED {
-                write!(f, " and {} more", names.len() - MAX_SPELLED)?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -250,39 +198,40 @@ impl TensorSet {
         self.read_f32(name)
     }
 
-    /// How the set differs from what is wanted.
+    /// How the set differs from what is wanted: everything at once.
     #[must_use]
-    pub fn compare(&self, wanted: &[Wanted]) -> Mismatch {
+    pub fn compare(&self, wanted: &[Wanted]) -> Misfit {
         let by_name: BTreeMap<&str, &Wanted> = wanted.iter().map(|w| (&*w.name, w)).collect();
-        let mut out = Mismatch::default();
+        let mut misfit = Misfit::default();
         for (name, want) in &by_name {
-            match self.info(name) {
-                Err(_) => out.missing.push((*want).clone()),
-                Ok(info) if info.shape != want.shape => {
-                    out.wrong.push(((*want).clone(), info.shape));
+            match self.shape(name) {
+                None => misfit.missing.push((*name).to_owned()),
+                Some(found) if found != want.shape => {
+                    misfit.shapes.push(((*name).to_owned(), want.shape.clone(), found));
                 }
-                Ok(_) => {}
+                Some(_) => {}
             }
         }
-        for name in self.names().filter(|n| !by_name.contains_key(n)) {
-            if let Ok(info) = self.info(name) {
-                out.extra.push(Wanted::new(name, info.shape));
-            }
-        }
-        out
+        misfit.extra =
+            self.names().filter(|n| !by_name.contains_key(n)).map(str::to_owned).collect();
+        misfit
     }
 
     /// Checks that the set is exactly what is wanted.
     ///
     /// # Errors
-    /// It is not; the one error lists all that is missing, of another shape, or extra (the first
-    /// eight of each, and how many more).
+    /// It is not; the one error names all kinds of misfit, the first few of each kind, and counts
+    /// the rest.
     pub fn check(&self, wanted: &[Wanted]) -> Result<()> {
-        let mismatch = self.compare(wanted);
-        if mismatch.is_empty() {
+        self.fits(&self.compare(wanted))
+    }
+
+    fn fits(&self, misfit: &Misfit) -> Result<()> {
+        if misfit.is_empty() {
             return Ok(());
         }
-        Err(Error::format(&self.name, "", mismatch.to_string()))
+        // The names are a stranger's.
+        Err(Error::format(&self.name, "", escape(&misfit.summary())))
     }
 
     /// The set under other names: `rename` gives each tensor its new name, or `None` to leave it
@@ -315,10 +264,43 @@ impl TensorSet {
     }
 }
 
+impl Source for TensorSet {
+    fn names(&self) -> Vec<String> {
+        self.place.keys().cloned().collect()
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.place.contains_key(name).then(|| self.info(name).ok().map(|i| i.shape))?
+    }
+
+    /// Sixteen-bit numbers stay as they are, everything else becomes `f32`.
+    fn read(&self, name: &str) -> Result<Numbers> {
+        let half = match self.info(name)?.dtype {
+            Dtype::F16 => Half::F16,
+            Dtype::BF16 => Half::Bf16,
+            _ => return self.read_f32(name).map(Numbers::F32),
+        };
+        let bits = self.raw(name)?.as_chunks::<2>().0;
+        Ok(Numbers::Bits(bits.iter().map(|b| u16::from_le_bytes(*b)).collect(), half))
+    }
+}
+
+/// Loads every weight of a network from a set; 16-bit weights stay in 16 bits.
+///
+/// # Errors
+/// Network and set do not fit: the one error names the file and everything missing, extra or of
+/// another shape, and nothing is loaded then.
+pub fn load(network: &mut (impl Parameters + ?Sized), set: &TensorSet) -> Result<()> {
+    set.fits(&weight::misfit(network, set))?;
+    weight::load(network, set)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::{Dtype, Output, encode_safetensors, write_safetensors};
+    use crate::hub::{Output, encode_safetensors, write_safetensors};
+    use crate::weight::{Initial, Weight};
+    use burn::tensor::Device;
 
     fn file(names: &[&str]) -> TensorFile {
         let tensors: Vec<_> =
@@ -335,11 +317,13 @@ mod tests {
         let error = set.check(&wanted).unwrap_err().to_string();
         assert_eq!(
             error,
-            "m.safetensors: 1 tensor missing: `c` [3]; 1 tensor of another shape: `b` wanted \
-             [1, 2], found [2]; 2 tensors extra: `x` [2], `y` [2]"
+            "m.safetensors: 1 tensors missing: c; 2 tensors not wanted: x, y; \
+             1 tensors of another shape: b (wanted [1, 2], found [2])"
         );
         let many: Vec<Wanted> = (0..20).map(|i| Wanted::new(format!("t{i:02}"), [1])).collect();
-        assert!(set.check(&many).unwrap_err().to_string().contains("and 12 more"));
+        assert!(set.check(&many).unwrap_err().to_string().contains("and 17 more"));
+        let odd = TensorSet::from(file(&["a\nb"]));
+        assert!(!odd.check(&[]).unwrap_err().to_string().contains('\n'));
         assert!(set.read_shaped("a", &[1, 2]).unwrap_err().to_string().contains("wanted shape"));
     }
 
@@ -379,6 +363,33 @@ mod tests {
         write_safetensors(folder.path().join("s-1.safetensors"), &both, &none).unwrap();
         let error = open(r#"{"a":"s-1.safetensors"}"#).unwrap_err().to_string();
         assert!(error.contains("`c`"), "{error}");
+    }
+
+    struct Layer {
+        weight: Weight,
+    }
+
+    crate::parameters!(Layer { weight });
+
+    #[test]
+    fn a_network_is_loaded_from_a_set() {
+        let device = Device::flex();
+        let mut layer = Layer { weight: Weight::new([2], Initial::Zeros, &device) };
+        let stored = |name: &str, dtype: Dtype| {
+            let tensor = Output::f32(name, &[2], &[0.5, -3.0], dtype);
+            let bytes = encode_safetensors(&[tensor], &BTreeMap::new()).unwrap();
+            TensorSet::from(TensorFile::from_bytes(bytes, "layer.safetensors").unwrap())
+        };
+        for (dtype, bytes) in [(Dtype::F32, 8), (Dtype::F16, 4), (Dtype::BF16, 4)] {
+            load(&mut layer, &stored("weight", dtype)).unwrap();
+            assert_eq!(layer.weight.to_vec(), [0.5, -3.0]);
+            assert_eq!(layer.weight.bytes(), bytes);
+        }
+        let error = load(&mut layer, &stored("bias", Dtype::F32)).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "layer.safetensors: 1 tensors missing: weight; 1 tensors not wanted: bias"
+        );
     }
 
     #[test]
