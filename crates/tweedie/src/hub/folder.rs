@@ -13,10 +13,10 @@
 //! the folder.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use super::bytes::Bytes;
 use super::json::{self, one_line};
@@ -218,6 +218,24 @@ impl Folder {
         TensorFile::new(self.file(path), self.read(path)?)
     }
 
+    /// The SHA-256 of the model, in hexadecimal: over the settings, vocabularies and weights of its
+    /// index and components, each with its path, in order. It is the same on the disk and in the
+    /// binary, and a card or a log beside them does not change it.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn sha256(&self) -> Result<String> {
+        let mut digest = Sha256::new();
+        for path in self.files()?.iter().filter(|p| belongs(p)) {
+            let bytes = self.read(path)?;
+            digest.update((path.len() as u64).to_le_bytes());
+            digest.update(path);
+            digest.update((bytes.as_slice().len() as u64).to_le_bytes());
+            digest.update(bytes.as_slice());
+        }
+        Ok(digest.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    }
+
     /// The names of the components that are there, in order. A folder that is a single component
     /// has one, without a name.
     pub fn components(&self) -> impl Iterator<Item = &str> {
@@ -274,7 +292,7 @@ impl Folder {
 
 impl ModelIndex {
     /// Reads the object in `model_index.json`.
-    fn read(file: &Path, map: Map<String, Value>) -> Result<Self> {
+    pub(crate) fn read(file: &Path, map: Map<String, Value>) -> Result<Self> {
         let mut index = Self::default();
         for (key, value) in map {
             match value {
@@ -439,6 +457,18 @@ pub fn class_of(config: &Map<String, Value>) -> Option<&str> {
     named.or_else(|| config.get("architectures")?.get(0)?.as_str())
 }
 
+/// Whether the file `path` is part of the model rather than beside it: at the root the index, the
+/// settings and weights; in a component's folder all settings, vocabularies and weights.
+fn belongs(path: &str) -> bool {
+    let is = |end: &str| Path::new(path).extension().is_some_and(|e| e == end);
+    match path.split_once('/') {
+        None => [INDEX, SETTINGS[0]].contains(&path) || is("safetensors"),
+        Some((_, name)) => {
+            !name.contains('/') && (is("json") || is("safetensors") || name == "merges.txt")
+        }
+    }
+}
+
 /// Whether `path` stays within its folder: plain names between single slashes.
 pub(crate) fn within(path: &str) -> bool {
     !path.is_empty()
@@ -467,11 +497,10 @@ fn walk(root: &Path, at: &str, depth: usize, out: &mut Vec<String>) -> Result<()
     Ok(())
 }
 
-/// The models in the binary: name and files.
-pub type Builtins = BTreeMap<&'static str, Embedded>;
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::hub::{Dtype, Output, encode_safetensors};
 
@@ -574,6 +603,17 @@ mod tests {
         assert!(folder.component("unet").is_err());
         let error = only.json("none.json").unwrap_err().to_string();
         assert!(error.starts_with("builtin:x/none.json: "), "{error}");
+    }
+
+    #[test]
+    fn a_model_has_one_hash() {
+        let (one, two) = (model(), model());
+        let hash = |root: &tempfile::TempDir| Folder::open(root.path()).unwrap().sha256().unwrap();
+        std::fs::write(one.path().join("README.md"), "a card").unwrap();
+        assert_eq!(hash(&one), hash(&two));
+        assert_eq!(hash(&one).len(), 64);
+        std::fs::write(two.path().join("unet/config.json"), "{}").unwrap();
+        assert_ne!(hash(&one), hash(&two));
     }
 
     #[test]

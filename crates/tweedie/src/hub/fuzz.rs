@@ -6,9 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
-use super::{Dtype, Output, TensorFile, TensorSet, encode_safetensors};
+use super::config::{parse, to_json};
+use super::{
+    Dtype, Output, SchedulerClass, SchedulerConfig, TensorFile, TensorSet, encode_safetensors, json,
+};
 use crate::Result;
+use crate::model::config::{
+    AutoencoderKlConfig, ClipTextConfig, DitConfig, UNet2DConditionConfig, UNet2DConfig,
+};
 
 /// How many mutations of each kind of answer there were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +40,69 @@ pub fn safetensors(mutations: usize, seed: u64) -> Result<Tally, String> {
         answer(number, &mut tally, || read_all(bytes))?;
     }
     Ok(tally)
+}
+
+/// Reads `mutations` broken settings files (an index, networks' settings, a scheduler's, a
+/// tokenizer's); the finding is the number of the first one that was not answered properly.
+pub fn settings(mutations: usize, seed: u64) -> Result<Tally, String> {
+    let words = super::ClipVocabulary::from_words(["red", "circle"]).map_err(|e| e.to_string())?;
+    let files = words.files(16);
+    let mut tally = Tally::default();
+    for number in 0..mutations {
+        let mut dice = Dice::new(seed, number as u64);
+        let which = dice.below(8);
+        let mut bytes = match which {
+            0 => json::text(&to_json(&UNet2DConfig::default())),
+            1 => json::text(&to_json(&UNet2DConditionConfig::default())),
+            2 => json::text(&to_json(&DitConfig::default())),
+            3 => json::text(&to_json(&AutoencoderKlConfig::default())),
+            4 => json::text(&to_json(&ClipTextConfig::default())),
+            5 => {
+                let class = SchedulerClass::ALL[dice.below(SchedulerClass::ALL.len())];
+                json::text(&SchedulerConfig::new(class).to_json())
+            }
+            6 => files[dice.below(files.len())].1.clone(),
+            _ => INDEX_TEXT.to_owned(),
+        }
+        .into_bytes();
+        for _ in 0..=dice.below(4) {
+            mutate_json(&mut bytes, &mut dice);
+        }
+        answer(number, &mut tally, || read_settings(which, &bytes, &files))?;
+    }
+    Ok(tally)
+}
+
+const INDEX_TEXT: &str = r#"{"_class_name": "StableDiffusionPipeline", "unet": ["diffusers",
+    "UNet2DConditionModel"], "safety_checker": [null, null], "force_zeros": true, "n": 3}"#;
+
+fn read_settings(which: usize, bytes: &[u8], files: &[(&'static str, String)]) -> Result<()> {
+    let file = Path::new("mutation.json");
+    if which == 6 {
+        let Ok(text) = std::str::from_utf8(bytes) else { return Ok(()) };
+        let [vocab, merges] = [&files[0].1, &files[1].1];
+        let none = serde_json::Map::new();
+        // The one broken text in the place of each file in turn.
+        let settings = json::object(file, bytes).unwrap_or_default();
+        let read = |vocab: &str, merges: &str, settings| {
+            super::ClipTokenizer::new(file, vocab, merges, settings)?
+                .encode("a red circle")
+                .map(drop)
+        };
+        return read(text, merges, &none)
+            .or_else(|_| read(vocab, text, &none))
+            .and_then(|()| read(vocab, merges, &settings));
+    }
+    let map = json::object(file, bytes)?;
+    match which {
+        0 => parse::<UNet2DConfig>(file, &map).map(drop),
+        1 => parse::<UNet2DConditionConfig>(file, &map).map(drop),
+        2 => parse::<DitConfig>(file, &map).map(drop),
+        3 => parse::<AutoencoderKlConfig>(file, &map).map(drop),
+        4 => parse::<ClipTextConfig>(file, &map).map(drop),
+        5 => SchedulerConfig::parse(file, &map).map(drop),
+        _ => super::ModelIndex::read(file, map).map(drop),
+    }
 }
 
 /// Calls `read` on one broken input and books its answer.
@@ -240,6 +310,16 @@ fn read_all(bytes: Vec<u8>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn broken_settings_are_answered() {
+        let tally = settings(600, 1).unwrap();
+        assert!(tally.refused > 300, "{tally:?}");
+        assert_eq!(tally, settings(600, 1).unwrap());
+        let good = super::super::ClipVocabulary::from_words(["red"]).unwrap().files(16);
+        read_settings(6, good[1].1.as_bytes(), &good).unwrap();
+        read_settings(7, INDEX_TEXT.as_bytes(), &good).unwrap();
+    }
 
     #[test]
     fn broken_files_are_answered() {

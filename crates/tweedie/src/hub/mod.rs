@@ -8,6 +8,7 @@
 //! the file and the key.
 
 pub mod atomic;
+pub mod builtin;
 mod bytes;
 pub mod config;
 mod decode;
