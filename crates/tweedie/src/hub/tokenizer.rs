@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence, replace::ReplacePattern};
@@ -60,14 +61,13 @@ pub struct ClipTokenizer {
 }
 
 impl ClipTokenizer {
-    /// The tokenizer of a component: `vocab.json`, `merges.txt`, and where they are there
+    /// The tokenizer of a component: `vocab.json` and `merges.txt`, or in place of both a
+    /// `tokenizer.json` (which is all that transformers 5 writes), and where they are there
     /// `tokenizer_config.json` and `special_tokens_map.json`.
     ///
     /// # Errors
     /// A file is missing or wrong; a merge or a special token is not in the vocabulary.
     pub fn read(component: &Component) -> Result<Self> {
-        let vocab = component.text("vocab.json")?;
-        let merges = component.text("merges.txt")?;
         let optional = |name: &str| {
             if component.exists(name) { component.json(name) } else { Ok(Map::new()) }
         };
@@ -75,7 +75,14 @@ impl ClipTokenizer {
         for (key, value) in optional("special_tokens_map.json")? {
             settings.entry(key).or_insert(value);
         }
-        Self::new(&component.file(""), &vocab, &merges, &settings)
+        let folder = component.file("");
+        if !component.exists("vocab.json") && component.exists("tokenizer.json") {
+            let file = folder.join("tokenizer.json");
+            let (vocab, merges) = one_file(&file, &component.text("tokenizer.json")?)?;
+            return Self::build(&folder, &file, &file, &vocab, merges, &settings);
+        }
+        let [vocab, merges] = [component.text("vocab.json")?, component.text("merges.txt")?];
+        Self::new(&folder, &vocab, &merges, &settings)
     }
 
     /// The tokenizer with this vocabulary (JSON: token to id), these merges (a line each) and the
@@ -90,14 +97,29 @@ impl ClipTokenizer {
         merges: &str,
         settings: &Map<String, Value>,
     ) -> Result<Self> {
-        let vocab_file = folder.join("vocab.json");
-        let vocab = vocabulary(&vocab_file, vocab)?;
-        let merges = merge_lines(&folder.join("merges.txt"), merges)?;
+        let [vocab_file, merges_file] = ["vocab.json", "merges.txt"].map(|f| folder.join(f));
+        let vocab = serde_json::from_str(vocab).map_err(|e| {
+            let why = format!("wanted tokens and their ids: {}", one_line(&e.to_string()));
+            Error::format(&vocab_file, "", why)
+        })?;
+        let merges = merge_lines(&merges_file, merges)?;
+        Self::build(folder, &vocab_file, &merges_file, &vocab, merges, settings)
+    }
+
+    fn build(
+        folder: &Path,
+        vocab_file: &Path,
+        merges_file: &Path,
+        vocab: &BTreeMap<String, u32>,
+        merges: Vec<(String, String)>,
+        settings: &Map<String, Value>,
+    ) -> Result<Self> {
+        check_vocabulary(vocab_file, vocab)?;
         let special = |key: &str, default: &str| -> Result<(String, u32)> {
             let name = special_token(settings, key).unwrap_or(default);
             let id = vocab.get(name).copied().ok_or_else(|| {
                 let why = format!("the `{key}` is not in the vocabulary");
-                Error::format(&vocab_file, one_line(name), why)
+                Error::format(vocab_file, one_line(name), why)
             })?;
             Ok((name.to_owned(), id))
         };
@@ -110,9 +132,7 @@ impl ClipTokenizer {
             .continuing_subword_prefix(String::new())
             .end_of_word_suffix("</w>".to_owned())
             .build();
-        let wrong = |e: tokenizers::Error| {
-            Error::format(folder.join("merges.txt"), "", one_line(&e.to_string()))
-        };
+        let wrong = |e: tokenizers::Error| Error::format(merges_file, "", one_line(&e.to_string()));
         let mut inner = Tokenizer::new(built.map_err(wrong)?);
         inner.with_normalizer(Some(normalizer().map_err(wrong)?));
         inner.with_pre_tokenizer(Some(pieces().map_err(wrong)?));
@@ -221,17 +241,14 @@ fn pieces() -> Result<PreTokenizerWrapper, tokenizers::Error> {
     Ok(Steps::new(vec![words.into(), bytes.into()]).into())
 }
 
-/// The vocabulary in `vocab.json`, bounded.
-fn vocabulary(file: &Path, text: &str) -> Result<BTreeMap<String, u32>> {
+/// Checks the vocabulary: not too many tokens, and an id of its own for each.
+fn check_vocabulary(file: &Path, map: &BTreeMap<String, u32>) -> Result<()> {
     let wrong = |key: &str, why: String| Error::format(file, one_line(key), why);
-    let map: BTreeMap<String, u32> = serde_json::from_str(text).map_err(|e| {
-        wrong("", format!("wanted tokens and their ids: {}", one_line(&e.to_string())))
-    })?;
     if map.len() > MAX_VOCABULARY {
         return Err(wrong("", format!("{} tokens, the limit is {MAX_VOCABULARY}", map.len())));
     }
     let mut seen = BTreeSet::new();
-    for (token, id) in &map {
+    for (token, id) in map {
         if *id as usize >= MAX_VOCABULARY {
             return Err(wrong(token, format!("the id {id} is not below {MAX_VOCABULARY}")));
         }
@@ -239,7 +256,7 @@ fn vocabulary(file: &Path, text: &str) -> Result<BTreeMap<String, u32>> {
             return Err(wrong(token, format!("another token has the id {id} too")));
         }
     }
-    Ok(map)
+    Ok(())
 }
 
 /// The pairs in `merges.txt`, in order of rank.
@@ -258,6 +275,53 @@ fn merge_lines(file: &Path, text: &str) -> Result<Vec<(String, String)>> {
         out.push((a.to_owned(), b.to_owned()));
     }
     Ok(out)
+}
+
+/// Tokens and ids, and merges.
+type VocabularyAndMerges = (BTreeMap<String, u32>, Vec<(String, String)>);
+
+/// The vocabulary and merges in a `tokenizer.json`. The rest of the file describes the steps, which
+/// are CLIP's where the model is one of byte pairs that marks the last symbol as CLIP's does.
+fn one_file(file: &Path, text: &str) -> Result<VocabularyAndMerges> {
+    #[derive(Deserialize)]
+    struct Whole {
+        model: Model,
+    }
+    #[derive(Deserialize)]
+    struct Model {
+        r#type: Option<String>,
+        end_of_word_suffix: Option<String>,
+        vocab: BTreeMap<String, u32>,
+        merges: Vec<Pair>,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "wanted two symbols")]
+    enum Pair {
+        Two([String; 2]),
+        Line(String),
+    }
+    let whole: Whole = serde_json::from_str(text).map_err(|e| {
+        Error::format(file, "", format!("wanted a tokenizer: {}", one_line(&e.to_string())))
+    })?;
+    let Model { r#type, end_of_word_suffix, vocab, merges } = whole.model;
+    if r#type.is_some_and(|t| t != "BPE") || end_of_word_suffix.as_deref() != Some("</w>") {
+        return Err(Error::format(
+            file,
+            "model",
+            "wanted byte pairs with `</w>`, as CLIP has them",
+        ));
+    }
+    let pair = |(number, pair)| match pair {
+        Pair::Two([a, b]) => Ok((a, b)),
+        Pair::Line(line) => match line.split_once(' ') {
+            Some((a, b)) if !b.contains(' ') => Ok((a.to_owned(), b.to_owned())),
+            _ => {
+                let why = format!("wanted two symbols, found {}", one_line(&line));
+                Err(Error::format(file, format!("merge {number}"), why))
+            }
+        },
+    };
+    Ok((vocab, merges.into_iter().enumerate().map(pair).collect::<Result<_>>()?))
 }
 
 /// A special token of the settings: a string, or an object with its content.

@@ -134,3 +134,35 @@ fn a_folder_is_read_and_what_is_wrong_in_it_named() {
     std::fs::remove_file(at.join("merges.txt")).unwrap();
     assert!(read().unwrap_err().to_string().contains("merges.txt"));
 }
+
+#[test]
+fn one_file_stands_for_both() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::write(
+        root.path().join("model_index.json"),
+        r#"{"t":["transformers","CLIPTokenizer"]}"#,
+    )
+    .unwrap();
+    let at = root.path().join("t");
+    std::fs::create_dir(&at).unwrap();
+    let files: BTreeMap<_, _> = vocabulary().files(24).into_iter().collect();
+    let vocab: Value = serde_json::from_str(&files["vocab.json"]).unwrap();
+    let lines: Vec<&str> = files["merges.txt"].lines().skip(1).collect();
+    let pairs: Vec<Vec<&str>> = lines.iter().map(|l| l.split(' ').collect()).collect();
+    let read = |merges: Value, suffix: &str| {
+        let model = serde_json::json!({
+            "type": "BPE", "end_of_word_suffix": suffix, "vocab": vocab, "merges": merges,
+        });
+        let text = serde_json::json!({"version": "1.0", "model": model}).to_string();
+        std::fs::write(at.join("tokenizer.json"), text).unwrap();
+        ClipTokenizer::read(&Folder::open(root.path()).unwrap().component("t").unwrap())
+    };
+    let wanted = tokenizer(&vocabulary(), 24, None).ids("a redder café").unwrap();
+    for merges in [serde_json::json!(lines), serde_json::json!(pairs)] {
+        assert_eq!(read(merges, "</w>").unwrap().ids("a redder café").unwrap(), wanted);
+    }
+    for (merges, suffix) in [(serde_json::json!(pairs), ""), (serde_json::json!(["abc"]), "</w>")] {
+        let message = read(merges, suffix).unwrap_err().to_string();
+        assert!(message.contains("tokenizer.json: ") && !message.contains('\n'), "{message}");
+    }
+}
