@@ -478,6 +478,7 @@ mod x86 {
     /// Sum of eight lanes, by halves.
     #[inline(always)]
     unsafe fn sum256(x: __m256) -> f32 {
+        // SAFETY: registers only; the caller has the instruction set.
         unsafe {
             let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
             let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
@@ -488,6 +489,7 @@ mod x86 {
 
     #[inline(always)]
     unsafe fn transpose8(r: &[__m256; 8]) -> [__m256; 8] {
+        // SAFETY: registers only; the caller has the instruction set.
         unsafe {
             let mut t = *r;
             for i in 0..4 {
