@@ -242,3 +242,45 @@ fn an_unsorted_list_is_seen() {
     assert!(list("const ENTRIES: &[Entry] = &[];").is_empty());
     assert!(listed_entries(&Source::new("mod.rs", "fn f() {}")).is_none());
 }
+
+/// What stands between backticks in the second column of a page's tables and is not a setting or a file.
+fn recommended(markdown: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (n, line) in markdown.lines().enumerate() {
+        let Some(cell) = line.strip_prefix('|').and_then(|row| row.split('|').nth(1)) else {
+            continue;
+        };
+        let names =
+            cell.split('`').skip(1).step_by(2).filter(|name| !name.contains(['=', '.', '/']));
+        found.extend(names.map(|name| (n + 1, name.to_owned())));
+    }
+    found
+}
+
+#[test]
+fn choosing_recommends_what_exists() {
+    let ids: BTreeSet<&str> = cards().map(|c| c.id).collect();
+    let page = tree::read("docs/choosing.md");
+    let names = recommended(&page);
+    let mut findings: Vec<String> = names
+        .iter()
+        .filter(|(_, name)| !ids.contains(name.as_str()))
+        .map(|(line, name)| {
+            format!(
+                "docs/choosing.md:{line}: nothing is called `{name}`; name a method of METHODS.md"
+            )
+        })
+        .collect();
+    if names.is_empty() {
+        findings.push(
+            "docs/choosing.md: recommends nothing; give one default for each situation".into(),
+        );
+    }
+    report(&findings);
+}
+
+#[test]
+fn a_recommendation_is_read() {
+    let page = "text `a`\n| when | take | why |\n| `x` | `b` with `eta = 0`, `c` | `d` |\n";
+    assert_eq!(recommended(page), [(3, "b".to_owned()), (3, "c".to_owned())]);
+}
