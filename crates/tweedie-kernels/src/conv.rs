@@ -8,7 +8,7 @@
 //! residue of the stride. Without zeros and with stride 1 the image itself is the planes.
 
 use crate::dot::{LEFT, Stack, dots, sum};
-use crate::gemm::{Columns, MAX_PANEL, Rows, gemm};
+use crate::gemm::{Columns, DEPTH, MAX_PANEL, Rows, gemm};
 use crate::memory::{Output, Ptr, Scratch, parallel, sum_groups};
 use crate::simd::{LANES, Simd, dispatch};
 
@@ -212,36 +212,69 @@ unsafe impl Columns for Windows<'_> {
         depth: usize,
         scratch: *mut f32,
     ) -> *const f32 {
-        let width = S::WIDTH * LANES;
         let steps = &self.steps[k0..k0 + depth];
-        for j in 0..columns.div_ceil(LANES) {
-            let at = &self.columns[j * LANES..(j + 1) * LANES];
-            let run = |from: usize, to: usize| at[from..to].windows(2).all(|w| w[1] == w[0] + 1);
-            let base = self.base.at(at[0]).cast_const();
-            // SAFETY: the offsets of real windows, inside the planes.
-            unsafe {
-                let to = scratch.add(j * LANES);
-                if run(0, LANES) {
-                    for (i, step) in steps.iter().enumerate() {
-                        S::load(base.add(*step)).store(to.add(i * width));
-                    }
-                } else if run(0, 8) && run(8, 16) {
-                    let second = self.base.at(at[8]).cast_const();
-                    for (i, step) in steps.iter().enumerate() {
-                        S::load_halves(base.add(*step), second.add(*step)).store(to.add(i * width));
-                    }
-                } else {
-                    for (i, step) in steps.iter().enumerate() {
-                        let from = self.base.at(*step).cast_const();
-                        let to = to.add(i * width);
-                        for (l, at) in at.iter().enumerate() {
-                            *to.add(l) = *from.add(*at);
-                        }
+        let at = &self.columns;
+        let run = |from: usize, to: usize| at[from..to].windows(2).all(|w| w[1] == w[0] + 1);
+        let vectors = columns.div_ceil(LANES);
+        // SAFETY: the offsets of real windows, inside the planes.
+        unsafe {
+            if (0..vectors).all(|j| run(j * LANES, (j + 1) * LANES)) {
+                match vectors {
+                    1 => self.runs::<S, 1>(steps, scratch),
+                    2 => self.runs::<S, 2>(steps, scratch),
+                    _ => self.runs::<S, 3>(steps, scratch),
+                }
+            } else if (0..2 * vectors).all(|j| run(j * 8, (j + 1) * 8)) {
+                match vectors {
+                    1 => self.halves::<S, 1>(steps, scratch),
+                    2 => self.halves::<S, 2>(steps, scratch),
+                    _ => self.halves::<S, 3>(steps, scratch),
+                }
+            } else {
+                for (i, step) in steps.iter().enumerate() {
+                    let from = self.base.at(*step).cast_const();
+                    let to = scratch.add(i * S::WIDTH * LANES);
+                    for (l, at) in at[..vectors * LANES].iter().enumerate() {
+                        *to.add(l) = *from.add(*at);
                     }
                 }
             }
         }
         scratch
+    }
+}
+
+impl Windows<'_> {
+    /// A panel whose `W` vectors are each sixteen neighbours.
+    #[inline(always)]
+    unsafe fn runs<S: Simd, const W: usize>(&self, steps: &[usize], to: *mut f32) {
+        let from: [*const f32; W] =
+            std::array::from_fn(|j| self.base.at(self.columns[j * LANES]).cast_const());
+        for (i, step) in steps.iter().enumerate() {
+            for (j, from) in from.iter().enumerate() {
+                // SAFETY: windows of the caller's columns, and its panel.
+                unsafe {
+                    S::load(from.add(*step)).store(to.add(i * S::WIDTH * LANES + j * LANES));
+                }
+            }
+        }
+    }
+
+    /// A panel whose `W` vectors are each twice eight neighbours.
+    #[inline(always)]
+    unsafe fn halves<S: Simd, const W: usize>(&self, steps: &[usize], to: *mut f32) {
+        let from: [[*const f32; 2]; W] = std::array::from_fn(|j| {
+            [0, 8].map(|l| self.base.at(self.columns[j * LANES + l]).cast_const())
+        });
+        for (i, step) in steps.iter().enumerate() {
+            for (j, [low, high]) in from.iter().enumerate() {
+                // SAFETY: windows of the caller's columns, and its panel.
+                unsafe {
+                    S::load_halves(low.add(*step), high.add(*step))
+                        .store(to.add(i * S::WIDTH * LANES + j * LANES));
+                }
+            }
+        }
     }
 }
 
@@ -303,7 +336,9 @@ pub(crate) fn forward(s: &Shape, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> 
         sample = first / pixels;
         // SAFETY: strips are apart from each other; each writes its columns of every channel.
         unsafe {
-            let whole = pixel + columns <= pixels;
+            // Rows of images of a power of two lie in few sets of the cache: several blocks of `k`
+            // are summed aside.
+            let whole = pixel + columns <= pixels && k <= DEPTH;
             let mut aside = Scratch::new(if whole { 0 } else { s.o * MAX_PANEL });
             let (c, c_row) = if whole {
                 (out.at(sample * s.o * pixels + pixel), pixels)

@@ -10,7 +10,7 @@ use crate::memory::Scratch;
 use crate::simd::{LANES, Simd, dispatch};
 
 /// Steps of `k` in a block: a panel of them stays in the first-level cache.
-pub(crate) const DEPTH: usize = 256;
+pub(crate) const DEPTH: usize = 192;
 
 /// Rows of a packed block of transposed `a`, so that it stays in the second-level cache.
 const ROW_BLOCK: usize = 384;
@@ -297,6 +297,32 @@ unsafe fn panel_rows<S: Simd, const R: usize, const W: usize>(
     }
 }
 
+/// One panel with all rows, in the tiles of the instruction set. (A function: a closure would not
+/// be inlined into the one that enables the set.)
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "kernels take pointers and sizes")]
+unsafe fn strip<S: Simd>(
+    m: usize,
+    depth: usize,
+    a: Rows,
+    packed: bool,
+    b: *const f32,
+    columns: usize,
+    c: *mut f32,
+    c_row: usize,
+    add: bool,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        match (S::ROWS, columns.div_ceil(LANES)) {
+            (8, 3) => panel_rows::<S, 8, 3>(m, depth, a, packed, b, columns, c, c_row, add),
+            (8, 2) => panel_rows::<S, 8, 2>(m, depth, a, packed, b, columns, c, c_row, add),
+            (8, _) => panel_rows::<S, 8, 1>(m, depth, a, packed, b, columns, c, c_row, add),
+            _ => panel_rows::<S, 6, 1>(m, depth, a, packed, b, columns, c, c_row, add),
+        }
+    }
+}
+
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "kernels take pointers and sizes")]
 unsafe fn gemm_body<S: Simd, C: Columns>(
@@ -310,40 +336,40 @@ unsafe fn gemm_body<S: Simd, C: Columns>(
     add: bool,
 ) {
     let width = S::WIDTH * LANES;
-    let pack_rows = a.step != 1;
-    let row_block = if pack_rows { ROW_BLOCK.min(m) } else { m };
     let mut panel = Scratch::new(DEPTH * width);
-    let mut packed =
-        Scratch::new(if pack_rows { row_block.next_multiple_of(S::ROWS) * DEPTH } else { 0 });
-    for i0 in (0..m).step_by(row_block.max(1)) {
-        let m = row_block.min(m - i0);
-        for k0 in (0..k).step_by(DEPTH) {
-            let depth = DEPTH.min(k - k0);
-            let add = add || k0 > 0;
-            // SAFETY: the caller's `a`, `b`, `c`; scratch is as large as its blocks.
-            unsafe {
-                let mut a = Rows { a: a.a.add(i0 * a.row + k0 * a.step), ..a };
-                if pack_rows {
-                    pack_blocks::<S>(m, depth, a, packed.ptr());
-                    a = Rows { a: packed.ptr(), row: 1, step: S::ROWS };
+    if a.step == 1 {
+        // The columns of `c` in hand stay in the cache while all of `k` goes by.
+        for column in (0..n).step_by(width) {
+            for k0 in (0..k).step_by(DEPTH) {
+                // SAFETY: inside `a` and `c`.
+                unsafe {
+                    let a = Rows { a: a.a.add(k0), ..a };
+                    let (columns, depth) = (width.min(n - column), DEPTH.min(k - k0));
+                    let b = b.panel::<S>(column, columns, k0, depth, panel.ptr());
+                    let c = c.add(column);
+                    strip::<S>(m, depth, a, false, b, columns, c, c_row, add || k0 > 0);
                 }
+            }
+        }
+        return;
+    }
+    // Each block of transposed rows is packed once and then meets all columns.
+    let block = ROW_BLOCK.min(m);
+    let mut packed = Scratch::new(block.next_multiple_of(S::ROWS) * DEPTH);
+    for i0 in (0..m).step_by(block.max(1)) {
+        let m = block.min(m - i0);
+        for k0 in (0..k).step_by(DEPTH) {
+            // SAFETY: inside `a` and `c`; the scratch holds a block's rows.
+            unsafe {
+                let from = Rows { a: a.a.add(i0 * a.row + k0 * a.step), ..a };
+                let depth = DEPTH.min(k - k0);
+                pack_blocks::<S>(m, depth, from, packed.ptr());
+                let a = Rows { a: packed.ptr(), row: 1, step: S::ROWS };
                 for column in (0..n).step_by(width) {
                     let columns = width.min(n - column);
                     let b = b.panel::<S>(column, columns, k0, depth, panel.ptr());
                     let c = c.add(i0 * c_row + column);
-                    let p = pack_rows;
-                    match (S::ROWS, columns.div_ceil(LANES)) {
-                        (8, 3) => {
-                            panel_rows::<S, 8, 3>(m, depth, a, p, b, columns, c, c_row, add);
-                        }
-                        (8, 2) => {
-                            panel_rows::<S, 8, 2>(m, depth, a, p, b, columns, c, c_row, add);
-                        }
-                        (8, _) => {
-                            panel_rows::<S, 8, 1>(m, depth, a, p, b, columns, c, c_row, add);
-                        }
-                        _ => panel_rows::<S, 6, 1>(m, depth, a, p, b, columns, c, c_row, add),
-                    }
+                    strip::<S>(m, depth, a, true, b, columns, c, c_row, add || k0 > 0);
                 }
             }
         }

@@ -555,7 +555,8 @@ pub(crate) unsafe fn store_part<S: Simd>(v: S, p: *mut f32, n: usize) {
 pub(crate) use x86::{Avx2, Avx512};
 
 /// Defines `unsafe fn name(args) -> out`, which calls the always-inlined `body::<S>(args)` compiled
-/// for the instruction set in use.
+/// for the instruction set in use. Everything that a body calls must be `#[inline(always)]`; a
+/// closure called in two places is not inlined, and then each vector operation is a call.
 macro_rules! dispatch {
     ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$($g:ident : $bound:path),*>)? ($($arg:ident : $ty:ty),* $(,)?) $(-> $out:ty)? = $body:ident) => {
         $(#[$meta])*
