@@ -181,7 +181,7 @@ fn best(mut f: impl FnMut()) -> Duration {
         runs += 1;
     }
     match (core, core_time()) {
-        (Some(before), Some(after)) => (after - before) / runs,
+        (Some(before), Some(after)) => after.saturating_sub(before) / runs,
         _ => best,
     }
 }
