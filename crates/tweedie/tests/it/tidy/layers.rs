@@ -218,17 +218,21 @@ fn a_breach_of_the_layers_is_found() {
     assert_eq!(stray.len(), 1, "a module without a layer");
 }
 
-/// `super::super` would lead out of a folder without being seen.
+/// A chain of `super::` that is longer than the file is deep would leave the top module without being seen.
 fn climbs(sources: &[Source]) -> Vec<String> {
     let mut findings = Vec::new();
     for s in sources {
         let Some(inner) = s.in_library() else { continue };
-        let up_from_folder = inner.ends_with("mod.rs") || !inner.contains('/');
+        let deep = inner.trim_end_matches("/mod.rs").matches('/').count();
         for (n, line) in s.scan.product.lines().enumerate() {
-            let leaves = if up_from_folder { "super::" } else { "super::super::" };
-            if line.contains(leaves) && inner.matches('/').count() <= 1 {
+            let Some(at) = line.find("super::") else { continue };
+            let climbed = line[at..].split("super::").take_while(|piece| piece.is_empty()).count();
+            // A `use` that is indented stands in a module inside the file.
+            let code = line.trim_start();
+            let within = if code.starts_with("use ") { (line.len() - code.len()) / 4 } else { 0 };
+            if climbed > deep + within {
                 findings.push(format!(
-                    "{}:{}: `{leaves}` leaves the module; write the path from `crate::`",
+                    "{}:{}: `super` leaves the module; write the path from `crate::`",
                     s.path,
                     n + 1
                 ));
@@ -250,4 +254,14 @@ fn a_climbing_path_is_found() {
     assert_eq!(at("crates/tweedie/src/sampler/ddim.rs", "use super::super::guide::Guide;"), 1);
     assert_eq!(at("crates/tweedie/src/sampler/mod.rs", "use super::guide::Guide;"), 1);
     assert_eq!(at("crates/tweedie/src/tap/cache/mod.rs", "use super::Tap;"), 0);
+    assert_eq!(at("crates/tweedie/src/tap/cache/mod.rs", "use super::super::Tap;"), 1);
+    assert_eq!(
+        at("crates/tweedie/src/hub/json.rs", "mod a {\n    use super::super::folder;\n}"),
+        0
+    );
+    assert_eq!(
+        at("crates/tweedie/src/hub/json.rs", "mod a {\n    use super::super::super::guide;\n}"),
+        1
+    );
+    assert_eq!(at("crates/tweedie/src/state.rs", "use super::guide;"), 1);
 }
