@@ -141,7 +141,7 @@ CASES = {
         "CLIPTextModel", {**CLIP, "hidden_act": "gelu", "eos_token_id": 2, "pad_token_id": 0}, None, {"pad": 0},
     ),
     "dit_plain": ("DiTTransformer2DModel", {**DIT}, (3, 8, 8), {"class": [0, 4, 5]}),
-    "dit_wide": ("DiTTransformer2DModel", {**DIT, "attention_bias": False}, (2, 8, 12), {"class": [1, 2]}),
+    "dit_larger": ("DiTTransformer2DModel", {**DIT, "attention_bias": False}, (2, 12, 12), {"class": [1, 2]}),
 }
 
 

@@ -84,3 +84,23 @@ pub fn row_times<'a>(time: &'a Times, batch: usize, part: &str) -> Result<&'a [f
     }
     Ok(&time.values)
 }
+
+/// Checks an image that is no state against the channels that a network takes, in f32 and on the
+/// autodiff side where the weights are on it.
+///
+/// # Errors
+///
+/// [`Error::Shape`].
+pub fn numbers(what: &str, x: &Tensor<4>, channels: usize, weight: &Weight) -> Result<Tensor<4>> {
+    let [batch, found, height, width] = x.dims();
+    if found != channels || x.dims().contains(&0) {
+        return Err(Error::Shape {
+            what: what.to_owned(),
+            wanted: vec![batch.max(1), channels, height.max(1), width.max(1)],
+            found: x.dims().to_vec(),
+        });
+    }
+    let x = x.clone();
+    let x = if x.dtype() == DType::F32 { x } else { x.cast(DType::F32) };
+    Ok(if weight.is_autodiff() { x.autodiff() } else { x })
+}

@@ -1,10 +1,18 @@
 //! Networks with sites, in the configuration and naming of the published classes.
 //!
 //! Read [`config`] first, then [`unet`] (the recursive body), [`site`] (how blocks announce
-//! themselves) and one network.
+//! themselves) and one network. [`build`] makes a denoising network from its class and settings.
+
+use burn::tensor::Device;
+
+use crate::denoiser::Network;
+use crate::error::{Error, Result};
 
 pub mod attention;
+mod autoencoder_kl;
+mod clip_text;
 pub mod config;
+mod dit;
 pub mod edge;
 pub mod embed;
 pub mod layers;
@@ -16,5 +24,67 @@ pub mod unet;
 mod unet2d;
 mod unet2d_condition;
 
+pub use autoencoder_kl::AutoencoderKl;
+pub use clip_text::{ClipText, EncodedText};
+pub use dit::DiT;
 pub use unet2d::UNet2D;
 pub use unet2d_condition::UNet2DCondition;
+
+use config::{Config, DitConfig, UNet2DConditionConfig, UNet2DConfig};
+
+/// The settings of a denoising network, by class.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ModelConfig {
+    /// `UNet2DModel`.
+    UNet2D(UNet2DConfig),
+    /// `UNet2DConditionModel`.
+    UNet2DCondition(UNet2DConditionConfig),
+    /// `DiTTransformer2DModel`.
+    DiT(DitConfig),
+}
+
+impl ModelConfig {
+    /// The classes that there are.
+    pub const CLASSES: [&'static str; 3] =
+        [UNet2DConfig::CLASS, UNet2DConditionConfig::CLASS, DitConfig::CLASS];
+
+    /// The published class.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::UNet2D(_) => UNet2DConfig::CLASS,
+            Self::UNet2DCondition(_) => UNet2DConditionConfig::CLASS,
+            Self::DiT(_) => DitConfig::CLASS,
+        }
+    }
+
+    /// The default settings of a class.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unknown`] for a class that is no denoising network here.
+    pub fn of_class(class: &str) -> Result<Self> {
+        match class {
+            UNet2DConfig::CLASS => Ok(Self::UNet2D(UNet2DConfig::default())),
+            UNet2DConditionConfig::CLASS => {
+                Ok(Self::UNet2DCondition(UNet2DConditionConfig::default()))
+            }
+            DitConfig::CLASS => Ok(Self::DiT(DitConfig::default())),
+            other => Err(Error::unknown("class of network", other, Self::CLASSES)),
+        }
+    }
+}
+
+/// A denoising network without numbers yet: draw or load them.
+///
+/// # Errors
+///
+/// [`Error::Setting`] where the settings are not valid.
+pub fn build(config: &ModelConfig, device: &Device) -> Result<Box<dyn Network>> {
+    Ok(match config {
+        ModelConfig::UNet2D(config) => Box::new(UNet2D::new(config.clone(), device)?),
+        ModelConfig::UNet2DCondition(config) => {
+            Box::new(UNet2DCondition::new(config.clone(), device)?)
+        }
+        ModelConfig::DiT(config) => Box::new(DiT::new(config.clone(), device)?),
+    })
+}

@@ -2,5 +2,7 @@
 //!
 //! The fixtures are written by `tools/parity/networks.py`, which needs Python; the tests do not.
 
+mod conformance;
 mod fixture;
+mod others;
 mod unets;

@@ -1,0 +1,260 @@
+//! `DiTTransformer2DModel`: a transformer over patches of latents, told the time and a class.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use tweedie_kernels as kernels;
+
+use super::attention::{Attention, AttentionPlan, to_tokens};
+use super::config::{Config, DitConfig};
+use super::edge::{image, row_times};
+use super::embed::{Sinusoid, TimeMlp, classes, lifted};
+use super::layers::{Conv2d, Embedding, Linear};
+use super::ops;
+use super::site::{Given, Maker, Sited, around};
+use crate::denoiser::{Cond, Network, Pass, Times};
+use crate::error::{Error, Result};
+use crate::parameters;
+use crate::state::State;
+use crate::tap::{Site, SiteKind};
+
+/// The epsilon of the norms that the published class fixes.
+const NORM_EPS: f64 = 1e-6;
+/// How each block embeds the time, which the published class fixes.
+const SINUSOID: Sinusoid = Sinusoid { width: 256, cos_first: true, shift: 1.0 };
+
+/// Time and class as one vector, in each block anew.
+#[derive(Clone, Debug)]
+struct Conditioning {
+    timestep_embedder: TimeMlp,
+    class_embedder: Embedding,
+}
+parameters!(Conditioning {
+    timestep_embedder,
+    "class_embedder.embedding_table" => class_embedder,
+});
+
+/// Two linear layers with GELU between them, four times as wide inside.
+#[derive(Clone, Debug)]
+struct Ff {
+    entry: Linear,
+    exit: Linear,
+    site: Site,
+}
+parameters!(Ff { "net.0.proj" => entry, "net.2" => exit });
+
+/// Self-attention and a feed-forward layer, whose norms are shifted and scaled and whose results
+/// are gated by the conditioning (adaLN-Zero).
+#[derive(Clone, Debug)]
+struct Block {
+    emb: Conditioning,
+    linear: Linear,
+    attn1: Attention,
+    ff: Ff,
+    eps: f64,
+    site: Site,
+}
+parameters!(Block { "norm1.emb" => emb, "norm1.linear" => linear, attn1, ff });
+
+/// A diffusion transformer (Peebles and Xie, "Scalable diffusion models with transformers", 2023).
+///
+/// Where the condition names no class, the row behind the last class is used, which stands for
+/// none. Images may have any size that divides into patches; positions scale to the side that the
+/// network was made for.
+#[derive(Clone, Debug)]
+pub struct DiT {
+    config: DitConfig,
+    proj: Conv2d,
+    transformer_blocks: Vec<Block>,
+    proj_out_1: Linear,
+    proj_out_2: Linear,
+}
+parameters!(DiT { "pos_embed.proj" => proj, transformer_blocks, proj_out_1, proj_out_2 });
+
+impl DiT {
+    /// A network without numbers yet: draw or load them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] where the settings are not valid.
+    pub fn new(config: DitConfig, device: &Device) -> Result<Self> {
+        config.validate()?;
+        let mut maker = Maker::new("transformer", device);
+        let (width, patch) = (config.width(), config.patch_size);
+        let classes = config.num_embeds_ada_norm.unwrap_or(0);
+        let blocks = (0..config.num_layers).map(|i| {
+            let path = format!("transformer_blocks.{i}");
+            Block::new(&mut maker, &path, &config, classes)
+        });
+        let outputs = patch * patch * config.output_channels();
+        Ok(Self {
+            transformer_blocks: blocks.collect(),
+            proj: Conv2d::new(config.in_channels, width, patch, device).striding(patch, [0; 4]),
+            proj_out_1: Linear::new(width, 2 * width, device).from_zero(device),
+            proj_out_2: Linear::new(width, outputs, device).from_zero(device),
+            config,
+        })
+    }
+
+    /// Its settings.
+    pub fn config(&self) -> &DitConfig {
+        &self.config
+    }
+
+    /// The sines and cosines of the patches' places, `[1, patches, width]`: the first half of the
+    /// features tells the column, the second the row.
+    fn positions(&self, [rows, columns]: [usize; 2], beside: &Tensor<4>) -> Tensor<3> {
+        let width = self.config.width();
+        let base = (self.config.sample_size / self.config.patch_size) as f64;
+        // Rounded to f32 where the published code does.
+        let places = |n: usize| -> Vec<f64> {
+            (0..n).map(|i| f64::from(i as f32 / (n as f64 / base) as f32)).collect()
+        };
+        let (down, across) = (places(rows), places(columns));
+        let quarter = width / 4;
+        let omega: Vec<f64> =
+            (0..quarter).map(|i| 10000_f64.powf(-(i as f64) / quarter as f64)).collect();
+        let mut values = Vec::with_capacity(rows * columns * width);
+        for y in &down {
+            for x in &across {
+                for place in [x, y] {
+                    values.extend(omega.iter().map(|o| (place * o).sin() as f32));
+                    values.extend(omega.iter().map(|o| (place * o).cos() as f32));
+                }
+            }
+        }
+        Tensor::from_data(TensorData::new(values, [1, rows * columns, width]), &beside.device())
+    }
+
+    /// Tokens `[batch, patches, patch * patch * channels]` to an image.
+    fn unpatchify(&self, x: Tensor<3>, [rows, columns]: [usize; 2]) -> Tensor<4> {
+        let batch = x.dims()[0];
+        let (patch, channels) = (self.config.patch_size, self.config.output_channels());
+        x.reshape([batch, rows, columns, patch, patch, channels])
+            .permute([0, 5, 1, 3, 2, 4])
+            .reshape([batch, channels, rows * patch, columns * patch])
+    }
+}
+
+/// `norm(x) * (1 + scale) + shift`, with a shift and a scale a row.
+fn modulated(x: Tensor<3>, shift: Tensor<3>, scale: Tensor<3>, eps: f64) -> Tensor<3> {
+    ops::layer_norm(x, None, eps) * (scale + 1.0) + shift
+}
+
+impl Conditioning {
+    /// `[batch, width]`; the classes are within the table.
+    fn forward(&self, times: &[f64], classes: &[i64], beside: &Tensor<4>) -> Tensor<2> {
+        let time = self.timestep_embedder.forward(SINUSOID.of(times, beside), None);
+        time + lifted(self.class_embedder.forward(classes), beside)
+    }
+}
+
+impl Block {
+    fn new(maker: &mut Maker<'_>, path: &str, config: &DitConfig, classes: usize) -> Self {
+        let site = maker.site(path, SiteKind::Block);
+        let (device, width) = (maker.device, config.width());
+        let attention = AttentionPlan {
+            width,
+            encoder: None,
+            heads: config.num_attention_heads,
+            bias: config.attention_bias,
+        };
+        Self {
+            emb: Conditioning {
+                timestep_embedder: TimeMlp::new(SINUSOID.width, width, device),
+                class_embedder: Embedding::new(classes + 1, width, 0.02, device),
+            },
+            linear: Linear::new(width, 6 * width, device).from_zero(device),
+            attn1: Attention::new(maker, &format!("{path}.attn1"), attention),
+            ff: Ff {
+                entry: Linear::new(width, 4 * width, device),
+                exit: Linear::new(4 * width, width, device),
+                site: maker.site(&format!("{path}.ff"), SiteKind::Ff),
+            },
+            eps: config.norm_eps,
+            site,
+        }
+    }
+
+    /// Tokens, keeping the shape; the conditioning is the embedded time.
+    fn forward(&self, x: Tensor<3>, given: &Given, pass: &mut Pass) -> Result<Tensor<3>> {
+        around(pass, &self.site, x, given, |pass, x, given| {
+            let Some(time) = given.time.clone() else {
+                return Err(Error::unsupported("transformer", "an embedded time"));
+            };
+            let [batch, width] = time.dims();
+            let six = self.linear.vectors(kernels::silu(time)).reshape([batch, 6, width]);
+            let part = |i: usize| six.clone().narrow(1, i, 1);
+            let normed = modulated(x.clone(), part(0), part(1), NORM_EPS);
+            let x = x + self.attn1.forward(normed, None, None, pass)? * part(2);
+            let normed = modulated(x.clone(), part(3), part(4), self.eps);
+            Ok(x + self.ff.forward(normed, pass)? * part(5))
+        })
+    }
+}
+
+impl Ff {
+    fn forward(&self, x: Tensor<3>, pass: &mut Pass) -> Result<Tensor<3>> {
+        around(pass, &self.site, x, &Given::default(), |_, x, _| {
+            Ok(self.exit.forward(kernels::gelu_tanh(self.entry.forward(x))))
+        })
+    }
+}
+
+impl Sited for Block {
+    fn sites(&self, list: &mut Vec<Site>) {
+        list.extend([&self.site, self.attn1.site(), &self.ff.site].into_iter().cloned());
+    }
+}
+
+impl Network for DiT {
+    fn forward(&self, x: &State, time: &Times, cond: &Cond, pass: &mut Pass) -> Result<State> {
+        let (config, patch) = (&self.config, self.config.patch_size);
+        let image = image(x, config.in_channels, cond, self.proj.weight(), config.dropout)?;
+        let [batch, channels, height, width] = image.x.dims();
+        if !height.is_multiple_of(patch) || !width.is_multiple_of(patch) {
+            return Err(Error::Shape {
+                what: format!("image in patches of {patch} pixels"),
+                wanted: vec![
+                    batch,
+                    channels,
+                    height.next_multiple_of(patch),
+                    width.next_multiple_of(patch),
+                ],
+                found: vec![batch, channels, height, width],
+            });
+        }
+        let times = row_times(time, batch, "transformer")?;
+        let none = config.num_embeds_ada_norm.unwrap_or(0);
+        let classes = classes(cond, batch, none + 1, none as i64)?;
+        let grid = [height / patch, width / patch];
+        let mut hidden =
+            to_tokens(self.proj.forward(image.x.clone())) + self.positions(grid, &image.x);
+        let mut first = None;
+        for block in &self.transformer_blocks {
+            let time = block.emb.forward(times, &classes, &image.x);
+            first = first.or_else(|| Some(time.clone()));
+            let given = Given { time: Some(time), ..Given::default() };
+            hidden = block.forward(hidden, &given, pass)?;
+        }
+        let Some(conditioning) = first else {
+            return Err(Error::setting("num_layers", "wanted at least 1, found 0"));
+        };
+        // The end is told what the first block is told.
+        let [_, features] = conditioning.dims();
+        let two = self.proj_out_1.vectors(kernels::silu(conditioning));
+        let two = two.reshape([batch, 2, features]);
+        let (shift, scale) = (two.clone().narrow(1, 0, 1), two.narrow(1, 1, 1));
+        let hidden = self.proj_out_2.forward(modulated(hidden, shift, scale, NORM_EPS));
+        Ok(image.state(self.unpatchify(hidden, grid)))
+    }
+
+    fn sites(&self) -> Vec<Site> {
+        let mut list = Vec::new();
+        self.transformer_blocks.sites(&mut list);
+        list
+    }
+
+    fn sample_shape(&self) -> Option<Vec<usize>> {
+        let side = self.config.sample_size;
+        Some(vec![self.config.in_channels, side, side])
+    }
+}
