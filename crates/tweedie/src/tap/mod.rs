@@ -153,6 +153,40 @@ pub trait Tap: Debug + Send {
     fn reset(&mut self) {}
 }
 
+/// A tap behind a box, as the catalogue makes it.
+#[derive(Debug)]
+struct Boxed(Box<dyn Tap>);
+
+impl Tap for Boxed {
+    fn wants(&self, site: &Site) -> bool {
+        self.0.wants(site)
+    }
+
+    fn needs_map(&self, site: &Site) -> bool {
+        self.0.needs_map(site)
+    }
+
+    fn decide(&mut self, site: &Site, rows: &[Row], input: &Features) -> Result<Vec<Verdict>> {
+        self.0.decide(site, rows, input)
+    }
+
+    fn supply(&mut self, site: &Site, rows: &[Row], input: Features) -> Result<Features> {
+        self.0.supply(site, rows, input)
+    }
+
+    fn before(&mut self, site: &Site, rows: &[Row], input: Features) -> Result<Features> {
+        self.0.before(site, rows, input)
+    }
+
+    fn after(&mut self, site: &Site, rows: &[Row], output: Features) -> Result<Features> {
+        self.0.after(site, rows, output)
+    }
+
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
+
 /// A tap that several passes and runs share.
 #[derive(Clone, Debug)]
 pub struct SharedTap(Arc<Mutex<dyn Tap>>);
@@ -161,6 +195,11 @@ impl SharedTap {
     /// Shares a tap.
     pub fn new(tap: impl Tap + 'static) -> Self {
         Self(Arc::new(Mutex::new(tap)))
+    }
+
+    /// Shares a tap of the catalogue.
+    pub fn boxed(tap: Box<dyn Tap>) -> Self {
+        Self::new(Boxed(tap))
     }
 
     /// Shares the given handle: the caller keeps a typed view of what the tap records.
