@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 
 pub mod attention;
 mod autoencoder_kl;
+pub mod classifier;
 mod clip_text;
 pub mod config;
 mod dit;
