@@ -30,6 +30,7 @@ pub mod sampler;
 pub mod spec;
 pub mod state;
 pub mod tap;
+pub mod train;
 pub mod weight;
 
 pub use error::{Error, Result};

@@ -6,3 +6,5 @@ mod exam;
 mod parity;
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod train;
