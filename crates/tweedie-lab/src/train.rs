@@ -14,7 +14,7 @@ use tweedie::train::{Config, Outcome, Trainer, Watch, task};
 
 /// Train a model from its configuration.
 #[derive(Args)]
-pub struct Train {
+pub(crate) struct Train {
     /// The configuration, such as configs/fashion.toml.
     config: PathBuf,
     /// Go on from the checkpoint in the run's folder.
@@ -35,7 +35,7 @@ pub struct Train {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Train) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Train) -> anyhow::Result<()> {
     let mut config = Config::read(&arguments.config)?;
     if let Some(steps) = arguments.steps {
         config.steps = steps;

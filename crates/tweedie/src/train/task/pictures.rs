@@ -156,7 +156,7 @@ mod tests {
         for step in 0..40 {
             let batch = of(&flips, step);
             assert_eq!(batch, of(&flips, step));
-            let first = if batch[..6] == plain[..6] { 0 } else { 1 };
+            let first = usize::from(batch[..6] != plain[..6]);
             assert!(first == 0 || batch[..6] == mirror[..6]);
             seen[first] += 1;
         }

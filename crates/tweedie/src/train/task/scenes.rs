@@ -46,7 +46,7 @@ impl SceneSettings {
     /// Scene `i` of those that are measured on; half of them show combinations that training never
     /// sees.
     pub fn held(&self, i: usize) -> Scene {
-        let split = if i % 2 == 0 { Split::Test } else { Split::HeldOut };
+        let split = if i.is_multiple_of(2) { Split::Test } else { Split::HeldOut };
         Scene::sample(self.seed, i as u64, split)
     }
 
