@@ -146,5 +146,4 @@ pub fn cards() -> impl Iterator<Item = &'static Card> {
         .chain(crate::sampler::cards())
         .chain(crate::guide::cards())
         .chain(crate::tap::cards())
-        .chain(crate::train::cards())
 }

@@ -10,7 +10,6 @@ pub mod data;
 pub mod denoiser;
 pub mod derivative;
 pub mod discrete;
-pub mod engine;
 pub mod error;
 pub mod eval;
 pub mod grid;
@@ -30,7 +29,6 @@ pub mod sampler;
 pub mod spec;
 pub mod state;
 pub mod tap;
-pub mod train;
 pub mod weight;
 
 pub use error::{Error, Result};

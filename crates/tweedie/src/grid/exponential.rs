@@ -58,3 +58,18 @@ impl Grid for Exponential {
         at_sigmas(process, &sigmas, self.last, "exponential")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Edm;
+
+    #[test]
+    fn every_sigma_is_the_same_share_of_the_one_before() {
+        let levels = Exponential::default().levels(&Edm::default(), 6).unwrap();
+        let share = (0.002_f64 / 80.0).powf(0.2);
+        for pair in levels[..6].windows(2) {
+            assert!((pair[1].sigma / pair[0].sigma - share).abs() < 1e-12);
+        }
+    }
+}

@@ -85,3 +85,32 @@ impl Grid for Karras {
         Ok(levels)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Edm;
+
+    #[test]
+    fn the_papers_grid_of_18_steps() {
+        let levels = Karras::default().levels(&Edm::default(), 18).unwrap();
+        let (a, b) = (80.0_f64.powf(1.0 / 7.0), 0.002_f64.powf(1.0 / 7.0));
+        assert!((levels[0].sigma - 80.0).abs() < 1e-9);
+        assert!((levels[1].sigma - (a + (b - a) / 17.0).powi(7)).abs() < 1e-9);
+        assert!((levels[17].sigma - 0.002).abs() < 1e-12);
+    }
+
+    #[test]
+    fn with_rho_1_sigma_falls_evenly() {
+        let grid = Karras { rho: 1.0, ..Karras::default() };
+        let levels = grid.levels(&Edm::default(), 5).unwrap();
+        let gaps: Vec<f64> = levels[..5].windows(2).map(|p| p[0].sigma - p[1].sigma).collect();
+        assert!(gaps.iter().all(|g| (g - gaps[0]).abs() < 1e-12));
+    }
+
+    #[test]
+    fn whole_steps_need_a_table() {
+        let grid = Karras { round: true, ..Karras::default() };
+        assert!(matches!(grid.levels(&Edm::default(), 5), Err(Error::Unsupported { .. })));
+    }
+}

@@ -69,3 +69,30 @@ impl Grid for Leading {
         at_steps(process, &taus, self.last, "leading")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::vp_table::{Table, VpTable};
+
+    fn steps(grid: &dyn Grid, count: usize) -> Vec<f64> {
+        let path = VpTable::new(&Table::default()).unwrap();
+        let levels = grid.levels(&path, count).unwrap();
+        levels[..count].iter().map(|l| (l.t * 1000.0 * 1e6).round() / 1e6).collect()
+    }
+
+    #[test]
+    fn table_2_of_the_paper() {
+        let wanted: Vec<f64> = (0..10).rev().map(|k| f64::from(k) * 100.0 + 1.0).collect();
+        assert_eq!(steps(&Leading { offset: 1, ..Leading::default() }, 10), wanted);
+        let multistep = Leading { drop_last: true, ..Leading::default() };
+        assert_eq!(steps(&multistep, 3), [750.0, 500.0, 250.0]);
+    }
+
+    #[test]
+    fn the_end_may_be_the_tables_first_step() {
+        let path = VpTable::new(&Table::default()).unwrap();
+        let grid = Leading { offset: 1, last: Last::SigmaMin, ..Leading::default() };
+        assert_eq!(grid.levels(&path, 10).unwrap()[10], path.at(0.0));
+    }
+}

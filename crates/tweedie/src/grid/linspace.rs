@@ -107,3 +107,33 @@ fn between(process: &dyn Process, tau: f64, count: usize) -> Level {
     let sigma = (1.0 - w) * low.sigma_edm() + w * high.sigma_edm();
     Level { t: tau / n, ..process.at_lambda(-sigma.ln()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::vp_table::{Table, VpTable};
+
+    fn steps(grid: &dyn Grid, count: usize) -> Vec<f64> {
+        let path = VpTable::new(&Table::default()).unwrap();
+        let levels = grid.levels(&path, count).unwrap();
+        levels[..count].iter().map(|l| (l.t * 1000.0 * 1e6).round() / 1e6).collect()
+    }
+
+    #[test]
+    fn whole_and_fractional_steps() {
+        assert_eq!(steps(&Linspace::default(), 3), [999.0, 500.0, 0.0]);
+        let plain = Linspace { round: false, ..Linspace::default() };
+        assert_eq!(steps(&plain, 3), [999.0, 499.5, 0.0]);
+        let multistep = Linspace { drop_last: true, ..Linspace::default() };
+        assert_eq!(steps(&multistep, 3), [999.0, 666.0, 333.0]);
+    }
+
+    #[test]
+    fn between_two_steps_sigma_is_linear() {
+        let path = VpTable::new(&Table::default()).unwrap();
+        let plain = Linspace { round: false, ..Linspace::default() };
+        let found = plain.levels(&path, 3).unwrap()[1].sigma_edm();
+        let wanted = 0.5 * (path.at(0.499).sigma_edm() + path.at(0.5).sigma_edm());
+        assert!((found - wanted).abs() < 1e-12);
+    }
+}

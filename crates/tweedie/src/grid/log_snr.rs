@@ -61,3 +61,27 @@ impl Grid for LogSnr {
         at_sigmas(process, &sigmas, self.last, "log-snr")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::VpLinear;
+
+    #[test]
+    fn the_papers_grid_ends_at_its_cleanest_level() {
+        let path = VpLinear::default();
+        let grid = LogSnr { last: Last::SigmaMin, ..LogSnr::default() };
+        let levels = grid.levels(&path, 10).unwrap();
+        let (a, b) = (path.at(1.0).lambda(), path.at(1e-3).lambda());
+        for (i, level) in levels.iter().enumerate() {
+            assert!((level.lambda() - (a + (b - a) * i as f64 / 10.0)).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn its_own_ends_may_be_set() {
+        let grid = LogSnr { lambda_min: Some(-2.0), lambda_max: Some(1.0), last: Last::Clean };
+        let levels = grid.levels(&VpLinear::default(), 4).unwrap();
+        assert!((levels[0].lambda() + 2.0).abs() < 1e-9 && (levels[3].lambda() - 1.0).abs() < 1e-9);
+    }
+}

@@ -51,7 +51,8 @@ pub enum Last {
 /// The training steps of a table, for grids that count in them.
 fn table(process: &dyn Process, part: &str) -> Result<usize> {
     process.table_steps().ok_or_else(|| {
-        Error::unsupported(part, "a process that is a table of training steps, as `vp-table`")
+        let needs = "a process that is a table of training steps, as `vp-table`";
+        Error::unsupported(format!("grid {part}"), needs)
     })
 }
 
@@ -87,7 +88,7 @@ fn sigma_ends(
     let low = sigma_min.unwrap_or_else(|| process.at(clean).sigma_edm());
     let high = sigma_max.unwrap_or_else(|| process.at(noisy).sigma_edm());
     if high == f64::INFINITY && sigma_max.is_none() {
-        let needs = "a noisiest level that holds some signal, or its own `sigma_max`";
+        let needs = "a noisiest level that holds some signal, or a noisy end in its settings";
         return Err(Error::unsupported(format!("grid {part}"), needs));
     }
     if low.is_nan() || high.is_nan() || low <= 0.0 || high <= low || high.is_infinite() {

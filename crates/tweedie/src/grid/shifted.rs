@@ -107,3 +107,35 @@ impl Grid for Shifted {
         checked(levels, "shifted")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Flow;
+
+    #[test]
+    fn half_of_the_way_shifted_by_three_is_three_quarters() {
+        let grid = Shifted { spacing: Spacing::Steps, ..Shifted::default() };
+        let found: Vec<f64> =
+            grid.levels(&Flow::default(), 2).unwrap().iter().map(|l| l.sigma).collect();
+        assert_eq!(found, [1.0, 0.75, 0.0]);
+    }
+
+    #[test]
+    fn of_itself_diffusers_shifts_the_clean_end_twice() {
+        let levels = Shifted::default().levels(&Flow::default(), 5).unwrap();
+        let once = 3.0 * 0.001 / 1.002;
+        assert!((levels[4].sigma - 3.0 * once / (1.0 + 2.0 * once)).abs() < 1e-15);
+    }
+
+    #[test]
+    fn a_path_that_is_bent_itself_gets_the_same_noise() {
+        let bent = Flow { shift: 2.0, ..Flow::default() };
+        let (a, b) = (
+            Shifted::default().levels(&bent, 5).unwrap(),
+            Shifted::default().levels(&Flow::default(), 5).unwrap(),
+        );
+        assert!(a.iter().zip(&b).all(|(a, b)| (a.sigma - b.sigma).abs() < 1e-14));
+        assert!((a[1].t - b[1].t).abs() > 0.01);
+    }
+}

@@ -61,3 +61,28 @@ impl Grid for Trailing {
         at_steps(process, &taus, self.last, "trailing")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::vp_table::{Table, VpTable};
+
+    fn steps(grid: &dyn Grid, count: usize) -> Vec<f64> {
+        let path = VpTable::new(&Table::default()).unwrap();
+        let levels = grid.levels(&path, count).unwrap();
+        levels[..count].iter().map(|l| (l.t * 1000.0 * 1e6).round() / 1e6).collect()
+    }
+
+    #[test]
+    fn table_2_of_the_paper() {
+        let wanted: Vec<f64> = (0..10).map(|k| 999.0 - f64::from(k) * 100.0).collect();
+        assert_eq!(steps(&Trailing::default(), 10), wanted);
+    }
+
+    #[test]
+    fn halves_go_to_even() {
+        // 1000 - 62.5 is 937.5, which rounds to 938; 1000 - 3 * 62.5 is 812.5, which rounds to 812.
+        let found = steps(&Trailing::default(), 16);
+        assert_eq!(found[..4], [999.0, 937.0, 874.0, 811.0]);
+    }
+}

@@ -107,3 +107,21 @@ impl Guide for Autoguidance {
         Box::new(self.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guide::testing::{Says, ask};
+    use crate::level::Level;
+
+    #[test]
+    fn the_weak_model_is_left_behind() {
+        let model = Says([1.0, 2.0], [0.0, 0.0]);
+        let weak: Arc<dyn Denoiser> = Arc::new(Says([0.5, 3.0], [9.0, 9.0]));
+        let at = Level::vp(0.5, 0.0);
+        let with = |weight| Autoguidance::new(weak.clone(), Settings { weight });
+        assert_eq!(ask(&mut with(3.0).unwrap(), &model, at), (vec![2.0, 0.0], 2));
+        assert_eq!(ask(&mut with(1.0).unwrap(), &model, at), (vec![1.0, 2.0], 1));
+        assert!(with(f64::NAN).is_err());
+    }
+}

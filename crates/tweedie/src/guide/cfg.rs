@@ -114,3 +114,20 @@ impl Guide for Cfg {
         Box::new(self.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guide::testing::{Says, ask};
+    use crate::level::Level;
+
+    #[test]
+    fn the_weight_is_the_fields_and_not_the_papers() {
+        let model = Says([1.0, 2.0], [0.5, 3.0]);
+        let at = Level::vp(0.5, 0.0);
+        assert_eq!(ask(&mut Cfg { weight: 3.0 }, &model, at), (vec![2.0, 0.0], 2));
+        assert_eq!(ask(&mut Cfg { weight: 1.0 }, &model, at), (vec![1.0, 2.0], 1));
+        assert_eq!(ask(&mut Cfg { weight: 0.0 }, &model, at), (vec![0.5, 3.0], 1));
+        assert!(Cfg { weight: f64::INFINITY }.checked().is_err());
+    }
+}

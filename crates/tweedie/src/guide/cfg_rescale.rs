@@ -111,3 +111,26 @@ impl Guide for CfgRescale {
         Box::new(self.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guide::testing::{Says, ask};
+    use crate::level::Level;
+
+    #[test]
+    fn the_spread_is_the_conditional_ones() {
+        // In x0: 1, 2 and 0.5, 3 with weight 3 give 2, 0, whose spread is twice that of 1, 2.
+        let model = Says([1.0, 2.0], [0.5, 3.0]);
+        let mut guide = CfgRescale { weight: 3.0, phi: 1.0, space: Prediction::X0 };
+        assert_eq!(ask(&mut guide, &model, Level::vp(0.5, 0.0)).0, [1.0, 0.0]);
+    }
+
+    #[test]
+    fn a_flat_sample_stays_a_number() {
+        let model = Says([1.0, 1.0], [0.5, 0.5]);
+        let mut guide = CfgRescale { weight: 3.0, phi: 0.7, space: Prediction::X0 };
+        let found = ask(&mut guide, &model, Level::vp(0.5, 0.0)).0;
+        assert!(found.iter().all(|v| (v - 2.0).abs() < 1e-14), "{found:?}");
+    }
+}

@@ -117,3 +117,23 @@ impl Guide for Interval {
         Box::new(self.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guide::testing::{Says, ask};
+    use crate::guide::{Cfg, Guided};
+    use crate::level::Level;
+
+    #[test]
+    fn outside_it_costs_one_evaluation() {
+        let model = Says([1.0, 2.0], [0.5, 3.0]);
+        let mut inner = Cfg { weight: 3.0 };
+        let guided = Guided::new(&mut inner, &model);
+        let mut guide = Interval::default();
+        let at = |sigma: f64| Level::new(0.5, 1.0, sigma);
+        assert_eq!(ask(&mut guide, &guided, at(1.0)), (vec![2.0, 0.0], 2));
+        assert_eq!(ask(&mut guide, &guided, at(0.28)), (vec![1.0, 2.0], 1));
+        assert_eq!(ask(&mut guide, &guided, at(2.91)), (vec![1.0, 2.0], 1));
+    }
+}

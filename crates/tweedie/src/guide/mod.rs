@@ -103,3 +103,31 @@ pub fn entries() -> &'static [Entry] {
 pub(crate) fn cards() -> impl Iterator<Item = &'static Card> {
     ENTRIES.iter().map(|e| e.card)
 }
+
+/// Two numbers a row through a guide, for the tests of special cases.
+#[cfg(test)]
+pub(crate) mod testing {
+    use burn::tensor::Device;
+
+    use super::{Cond, Denoiser, Guide, Level, Levels, Pass, Result, State};
+
+    /// Says two numbers with a condition and two others without.
+    pub(crate) struct Says(pub(crate) [f64; 2], pub(crate) [f64; 2]);
+
+    impl Denoiser for Says {
+        fn x0(&self, x: &State, _at: &Levels, cond: &Cond, pass: &mut Pass) -> Result<State> {
+            pass.count_forward();
+            let [a, b] = if cond.class.is_some() { self.0 } else { self.1 };
+            x.filled_like(&[a, b].repeat(x.batch()))
+        }
+    }
+
+    /// The guided numbers of one row with a class, and what they cost.
+    pub(crate) fn ask(guide: &mut dyn Guide, model: &dyn Denoiser, at: Level) -> (Vec<f64>, usize) {
+        let x = State::from_f64(vec![0.1, -0.2], &[1, 2], &Device::flex()).unwrap();
+        let mut pass = Pass::single(1, at);
+        let cond = Cond::of_class(vec![3]);
+        let x0 = guide.x0(model, &x, &Levels::One(at), &cond, &mut pass).unwrap();
+        (x0.to_rows().concat(), pass.cost.forward)
+    }
+}

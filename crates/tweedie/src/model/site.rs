@@ -119,8 +119,6 @@ pub trait Sited {
 
 impl<T: Sited> Sited for Vec<T> {
     fn sites(&self, list: &mut Vec<Site>) {
-        for part in self {
-            part.sites(list);
-        }
+        self.iter().for_each(|part| part.sites(list));
     }
 }

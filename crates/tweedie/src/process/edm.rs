@@ -100,3 +100,17 @@ impl Process for Edm {
         self.sigma_data
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sigma_is_the_time() {
+        let path = Edm::default();
+        assert_eq!((path.at(0.5).alpha, path.at(0.5).sigma), (1.0, 40.0));
+        assert_eq!(path.at(path.ends().0).sigma, 0.002);
+        assert_eq!(path.at(0.0), Level::CLEAN);
+        assert!(Edm { sigma_min: 3.0, sigma_max: 2.0, ..path }.checked().is_err());
+    }
+}

@@ -99,3 +99,19 @@ impl Process for Flow {
         (self.t_min, 1.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shift_moves_the_middle() {
+        let straight = Flow::default().at(0.5);
+        assert_eq!((straight.alpha, straight.sigma), (0.5, 0.5));
+        let bent = Flow { shift: 3.0, ..Flow::default() }.at(0.5);
+        assert_eq!((bent.alpha, bent.sigma), (0.25, 0.75));
+        assert_eq!(Flow::default().at(1.0).alpha, 0.0);
+        assert_eq!(Flow::default().t_of_lambda(f64::NEG_INFINITY), 1.0);
+        assert!(Flow { shift: 0.0, ..Flow::default() }.checked().is_err());
+    }
+}

@@ -89,3 +89,17 @@ impl Process for Ve {
         ((-lambda - self.sigma_min.ln()) / self.log_ratio()).clamp(0.0, 1.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_is_the_geometric_mean_of_the_ends() {
+        let path = Ve::default();
+        assert!((path.at(0.5).sigma - 0.5_f64.sqrt()).abs() < 1e-12);
+        assert!((path.at(0.0).sigma - 0.01).abs() < 1e-15);
+        assert!((path.at(1.0).sigma - 50.0).abs() < 1e-11);
+        assert!(Ve { sigma_min: 0.0, sigma_max: 1.0 }.checked().is_err());
+    }
+}

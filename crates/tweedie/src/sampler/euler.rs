@@ -107,3 +107,29 @@ impl Sampler for Euler {
         Box::new(self.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::level::Level;
+    use crate::sampler::testing::step;
+
+    #[test]
+    fn on_a_flow_it_is_a_step_along_the_velocity() {
+        let (s, t) = (Level::new(0.8, 0.2, 0.8), Level::new(0.5, 0.5, 0.5));
+        let velocity = (0.3 - 0.9) / 0.8;
+        let found = step(&mut Euler::default(), (s, t), (0, 9), (0.3, 0.9), 0.0);
+        assert!((found - (0.3 - 0.3 * velocity)).abs() < 1e-15);
+    }
+
+    #[test]
+    fn bad_churn_is_refused() {
+        for bad in [
+            Euler { s_churn: -1.0, ..Euler::default() },
+            Euler { s_noise: f64::INFINITY, ..Euler::default() },
+            Euler { s_tmax: Some(f64::NAN), ..Euler::default() },
+        ] {
+            assert!(bad.checked().is_err());
+        }
+    }
+}

@@ -109,3 +109,23 @@ impl Sampler for EulerAncestral {
         Box::new(self.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::level::Level;
+    use crate::sampler::testing::step;
+
+    #[test]
+    fn from_two_to_one_it_goes_down_to_a_half() {
+        // sigma_up = sqrt(1 (4 - 1) / 4), sigma_down = sqrt(1 - 3/4).
+        let (s, t) = (Level::new(0.2, 1.0, 2.0), Level::new(0.1, 1.0, 1.0));
+        let eps = (0.3 - 0.9) / 2.0;
+        let found = step(&mut EulerAncestral::default(), (s, t), (0, 9), (0.3, 0.9), 1.0);
+        assert!((found - (0.9 + 0.5 * eps + 0.75_f64.sqrt())).abs() < 1e-15);
+        // More than all of the noise cannot be drawn afresh.
+        let mut wild = EulerAncestral { eta: 9.0, s_noise: 1.0 };
+        let found = step(&mut wild, (s, t), (0, 9), (0.3, 0.9), 1.0);
+        assert!((found - 1.9).abs() < 1e-15);
+    }
+}

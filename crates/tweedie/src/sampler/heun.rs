@@ -168,3 +168,43 @@ impl Sampler for Heun {
         Box::new(self.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampler::testing::step;
+
+    #[test]
+    fn a_constant_estimate_is_walked_exactly() {
+        // The curve to a fixed point is straight in sigma, so the second slope changes nothing.
+        let (s, t) = (Level::new(0.2, 1.0, 2.0), Level::new(0.1, 1.0, 1.0));
+        let found = step(&mut Heun::default(), (s, t), (0, 9), (0.3, 0.9), 0.0);
+        assert!((found - 0.6).abs() < 1e-15);
+    }
+
+    #[test]
+    fn from_pure_noise_it_is_eulers_step() {
+        let (dark, t) = (Level::new(1.0, 0.0, 1.0), Level::vp(0.5, 0.2));
+        let found = step(&mut Heun::default(), (dark, t), (0, 9), (0.3, 0.9), 0.0);
+        assert!((found - (t.alpha * 0.9 + t.sigma * 0.3)).abs() < 1e-15);
+    }
+
+    #[test]
+    fn churn_is_capped_and_keeps_to_its_range() {
+        use crate::process::{Process, VpLinear};
+        let path = VpLinear::default();
+        let (s, t) = (path.at_lambda(0.0), path.at_lambda(0.5));
+        let raised = |churn: Churn| {
+            let x = State::from_f64(vec![0.3], &[1, 1], &burn::tensor::Device::flex()).unwrap();
+            let step = Step { from: s, to: t, index: 0, count: 2, process: &path };
+            let mut noise = crate::noise::Seeded::new(1, 1);
+            churn.apply(x, &step, &mut noise).unwrap().1.sigma_edm()
+        };
+        let much = Churn { s_churn: 100.0, s_tmin: 0.0, s_tmax: None, s_noise: 1.0 };
+        assert!((raised(much) - 2.0_f64.sqrt()).abs() < 1e-9);
+        assert!((raised(Churn { s_churn: 0.2, ..much }) - 1.1).abs() < 1e-9);
+        for outside in [Churn { s_tmin: 1.1, ..much }, Churn { s_tmax: Some(0.9), ..much }] {
+            assert_eq!(raised(outside), s.sigma_edm());
+        }
+    }
+}

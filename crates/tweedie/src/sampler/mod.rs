@@ -170,3 +170,40 @@ pub fn entries() -> &'static [Entry] {
 pub(crate) fn cards() -> impl Iterator<Item = &'static Card> {
     ENTRIES.iter().map(|e| e.card)
 }
+
+/// One number through one step, for the tests of special steps.
+#[cfg(test)]
+pub(crate) mod testing {
+    use burn::tensor::Device;
+
+    use super::{Eval, Level, Levels, Result, Sampler, State, Step};
+    use crate::noise::Recorded;
+    use crate::process::VpLinear;
+
+    /// A denoiser that says this, whatever it is asked.
+    struct Says(f64);
+
+    impl Eval for Says {
+        fn x0(&mut self, x: &State, _at: &Levels) -> Result<State> {
+            Ok(x.map(|x| x * 0.0 + self.0))
+        }
+    }
+
+    fn number(x: f64) -> State {
+        State::from_f64(vec![x], &[1, 1], &Device::flex()).unwrap()
+    }
+
+    /// Step `place.0` of `place.1` between two levels, from `x` with the estimate `x0` and one draw.
+    pub(crate) fn step(
+        sampler: &mut dyn Sampler,
+        (from, to): (Level, Level),
+        (index, count): (usize, usize),
+        (x, x0): (f64, f64),
+        z: f64,
+    ) -> f64 {
+        let step = Step { from, to, index, count, process: &VpLinear::default() };
+        let mut noise = Recorded::new(vec![number(z)]);
+        let end = sampler.step(&mut Says(x0), number(x), &step, &mut noise).unwrap();
+        end.to_rows()[0][0]
+    }
+}

@@ -235,3 +235,51 @@ fn solve(mut rows: Vec<Vec<f64>>) -> Vec<f64> {
     }
     (0..n).map(|i| rows[i][n] / rows[i][i]).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampler::testing::step;
+
+    #[test]
+    fn weights_meet_the_moments_of_the_exponential() {
+        // The integral of e^(-h (1 - u)) u^(k-1) h over the step, from its series.
+        let h = 0.7_f64;
+        let moment = |k: i32| {
+            let n = 20_000;
+            let at = |i: i32| {
+                let u = (f64::from(i) + 0.5) / f64::from(n);
+                (-h * (1.0 - u)).exp() * u.powi(k) * h / f64::from(n)
+            };
+            (0..n).map(at).sum::<f64>()
+        };
+        let r = [-0.8, -2.1, 1.0];
+        let b = (-h).exp_m1();
+        let rho = weights(&r, h, b);
+        for k in 1..=3 {
+            let sum: f64 = r.iter().zip(&rho).map(|(r, w)| w * r.powi(k - 1)).sum();
+            assert!((-b * sum - moment(k)).abs() < 1e-8, "moment {k}");
+        }
+    }
+
+    #[test]
+    fn a_constant_estimate_is_walked_exactly() {
+        for order in 1..=3 {
+            let settings = Settings { order, lower_order_final: false, ..Settings::default() };
+            let mut solver = Unipc::new(settings).unwrap();
+            let at = |i: usize| Level::vp(0.9 - 0.1 * i as f64, -1.0 + 0.3 * i as f64);
+            let mut x = at(0).alpha * 0.9 + at(0).sigma * 0.5;
+            for i in 0..5 {
+                x = step(&mut solver, (at(i), at(i + 1)), (i, 5), (x, 0.9), 0.0);
+            }
+            assert!((x - (at(5).alpha * 0.9 + at(5).sigma * 0.5)).abs() < 1e-14, "order {order}");
+        }
+    }
+
+    #[test]
+    fn orders_beyond_the_paper_are_refused() {
+        for order in [0, 4] {
+            assert!(Unipc::new(Settings { order, ..Settings::default() }).is_err());
+        }
+    }
+}

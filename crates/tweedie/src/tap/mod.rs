@@ -153,37 +153,33 @@ pub trait Tap: Debug + Send {
     fn reset(&mut self) {}
 }
 
-/// A tap behind a box, as the catalogue makes it.
-#[derive(Debug)]
-struct Boxed(Box<dyn Tap>);
-
-impl Tap for Boxed {
+impl Tap for Box<dyn Tap> {
     fn wants(&self, site: &Site) -> bool {
-        self.0.wants(site)
+        (**self).wants(site)
     }
 
     fn needs_map(&self, site: &Site) -> bool {
-        self.0.needs_map(site)
+        (**self).needs_map(site)
     }
 
     fn decide(&mut self, site: &Site, rows: &[Row], input: &Features) -> Result<Vec<Verdict>> {
-        self.0.decide(site, rows, input)
+        (**self).decide(site, rows, input)
     }
 
     fn supply(&mut self, site: &Site, rows: &[Row], input: Features) -> Result<Features> {
-        self.0.supply(site, rows, input)
+        (**self).supply(site, rows, input)
     }
 
     fn before(&mut self, site: &Site, rows: &[Row], input: Features) -> Result<Features> {
-        self.0.before(site, rows, input)
+        (**self).before(site, rows, input)
     }
 
     fn after(&mut self, site: &Site, rows: &[Row], output: Features) -> Result<Features> {
-        self.0.after(site, rows, output)
+        (**self).after(site, rows, output)
     }
 
     fn reset(&mut self) {
-        self.0.reset();
+        (**self).reset();
     }
 }
 
@@ -191,15 +187,17 @@ impl Tap for Boxed {
 #[derive(Clone, Debug)]
 pub struct SharedTap(Arc<Mutex<dyn Tap>>);
 
+impl From<Box<dyn Tap>> for SharedTap {
+    /// Shares a tap that the catalogue made.
+    fn from(tap: Box<dyn Tap>) -> Self {
+        Self::new(tap)
+    }
+}
+
 impl SharedTap {
     /// Shares a tap.
     pub fn new(tap: impl Tap + 'static) -> Self {
         Self(Arc::new(Mutex::new(tap)))
-    }
-
-    /// Shares a tap of the catalogue.
-    pub fn boxed(tap: Box<dyn Tap>) -> Self {
-        Self::new(Boxed(tap))
     }
 
     /// Shares the given handle: the caller keeps a typed view of what the tap records.

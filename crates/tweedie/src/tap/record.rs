@@ -158,3 +158,38 @@ impl Tap for Recorder {
         self.record.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, Tensor};
+
+    use crate::level::Level;
+    use crate::tap::SiteKind;
+
+    fn row(step: usize) -> Row {
+        let level = Level::vp(0.5, 0.0);
+        Row { request: 7, branch: Branch::Cond, step, steps: 9, level }
+    }
+
+    fn features(x: f64) -> Features {
+        Features::hidden(Tensor::<2>::from_floats([[x]], &Device::flex()))
+    }
+
+    fn site() -> Site {
+        Site::new("net", "blocks.1", SiteKind::Block, 1)
+    }
+
+    #[test]
+    fn visits_count_within_a_step_and_start_again() {
+        let record = Record::default();
+        let mut tap = Recorder::new(Settings { first: 1, ..Settings::default() }, &record);
+        for (step, x) in [(0, 1.0), (1, 2.0), (1, 3.0), (2, 4.0)] {
+            tap.after(&site(), &[row(step)], features(x)).unwrap();
+        }
+        let seen: Vec<_> = record.places().iter().map(|p| (p.step, p.visit)).collect();
+        assert_eq!(seen, [(1, 0), (1, 1), (2, 0)]);
+        tap.reset();
+        assert!(record.places().is_empty());
+    }
+}

@@ -115,3 +115,44 @@ impl Tap for Replace {
         self.visits.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, Tensor};
+
+    use crate::denoiser::Branch;
+    use crate::level::Level;
+    use crate::tap::{Recorder, SiteKind};
+
+    fn row(step: usize) -> Row {
+        let level = Level::vp(0.5, 0.0);
+        Row { request: 7, branch: Branch::Cond, step, steps: 9, level }
+    }
+
+    fn features(x: f64) -> Features {
+        Features::hidden(Tensor::<2>::from_floats([[x]], &Device::flex()))
+    }
+
+    fn site() -> Site {
+        Site::new("net", "blocks.1", SiteKind::Block, 1)
+    }
+
+    #[test]
+    fn a_row_gets_its_own_and_a_missing_one_is_named() {
+        let record = Record::default();
+        let settings = crate::tap::record::Settings::default();
+        let mut recorder = Recorder::new(settings, &record);
+        recorder.after(&site(), &[row(3)], features(5.0)).unwrap();
+        let mut tap = Replace::new(Settings::default(), &record);
+        let mut ask = |step| {
+            let verdicts = tap.decide(&site(), &[row(step)], &features(1.0)).unwrap();
+            assert_eq!(verdicts, [Verdict::Supply]);
+            tap.supply(&site(), &[row(step)], features(1.0))
+        };
+        let given = ask(3).unwrap().get("hidden").unwrap().rows().into_scalar::<f32>();
+        assert_eq!(given, 5.0);
+        let error = ask(4).unwrap_err().to_string();
+        assert!(error.contains("`blocks.1` at step 4 for request 7"), "{error}");
+    }
+}

@@ -143,3 +143,47 @@ impl Tap for Skip {
         self.keeps.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, Tensor};
+
+    use crate::denoiser::Branch;
+    use crate::level::Level;
+
+    fn features(width: usize) -> Features {
+        Features::hidden(Tensor::<2>::zeros([1, width], &Device::flex()))
+    }
+
+    #[test]
+    fn a_block_that_changes_its_shape_is_an_error() {
+        let level = Level::vp(0.5, 0.0);
+        let row = Row { request: 0, branch: Branch::Cond, step: 1, steps: 9, level };
+        let site = Site::new("net", "down.0", SiteKind::Block, 0);
+        for (first, fails) in [(0, true), (2, false)] {
+            let mut tap = Skip::new(Settings { first, ..Settings::default() });
+            let verdicts = tap.decide(&site, &[row], &features(4)).unwrap();
+            assert_eq!(verdicts, [Verdict::Compute]);
+            tap.before(&site, &[row], features(4)).unwrap();
+            let after = tap.after(&site, &[row], features(8));
+            assert_eq!(after.is_err(), fails);
+            if let Err(error) = after {
+                assert!(error.to_string().contains("`down.0`"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_known_block_is_not_computed_again() {
+        let level = Level::vp(0.5, 0.0);
+        let row = Row { request: 0, branch: Branch::Cond, step: 1, steps: 9, level };
+        let site = Site::new("net", "mid.0", SiteKind::Block, 0);
+        let mut tap = Skip::new(Settings::default());
+        tap.before(&site, &[row], features(4)).unwrap();
+        tap.after(&site, &[row], features(4)).unwrap();
+        assert_eq!(tap.decide(&site, &[row], &features(4)).unwrap(), [Verdict::Supply]);
+        tap.reset();
+        assert_eq!(tap.decide(&site, &[row], &features(4)).unwrap(), [Verdict::Compute]);
+    }
+}
