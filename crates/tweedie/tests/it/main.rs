@@ -1,10 +1,12 @@
 //! The library's integration tests, in one binary: linking is what costs on a small machine.
 
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod exam;
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod parity;
 #[cfg(test)]
 mod tidy;
-#[cfg(test)]
-mod train;

@@ -12,10 +12,9 @@ const LAYERS: &[&[&str]] = &[
     &["data", "grid", "media", "prediction", "process"],
     &["denoiser", "derivative", "guide", "operator", "sampler", "tap"],
     &["oracle", "run", "spec"],
-    &["discrete", "edit", "parallel", "prune", "quant", "restore"],
+    &["discrete", "edit", "parallel", "prune", "quant", "restore", "train"],
     &["model"],
     &["eval", "hub"],
-    &["train"],
     &["system"],
     &["engine"],
 ];
