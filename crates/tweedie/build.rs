@@ -3,8 +3,6 @@
 //! Of each model only what a model folder consists of is taken: its index, and the settings,
 //! vocabularies and weights of its components. Cards, logs and measurements beside them are not.
 
-#![expect(clippy::print_stdout, reason = "cargo reads what a build script prints")]
-
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
@@ -43,7 +41,8 @@ fn collect(model: &Path, at: &str, files: &mut Vec<(String, PathBuf)>) -> io::Re
         let inner = if at.is_empty() { name.clone() } else { format!("{at}/{name}") };
         let is = |extension: &str| path.extension().is_some_and(|e| e == extension);
         let belongs = if at.is_empty() {
-            ["model_index.json", "config.json"].contains(&name.as_str()) || is("safetensors")
+            ["model_index.json", "config.json", "tweedie.json"].contains(&name.as_str())
+                || is("safetensors")
         } else {
             is("json") || is("safetensors") || name == "merges.txt"
         };

@@ -1,2 +1,73 @@
 //! The `tweedie` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+mod data;
+mod demo;
+mod generate;
+mod inspect;
+mod methods;
+mod output;
+mod progress;
+
+/// An engine for diffusion models: opens the models that people have, and combines published
+/// methods.
+///
+/// Start with `tweedie generate`: it draws pictures from the two small models that are part of this
+/// program. `tweedie methods` lists everything that can be combined.
+#[derive(Debug, Parser)]
+#[command(name = "tweedie", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make pictures.
+    Generate(Box<generate::Args>),
+    /// List the methods that can be combined, with their settings.
+    Methods(methods::Args),
+    /// Say what a model folder or a file of weights holds.
+    Inspect(inspect::Args),
+    /// Bring the public data sets that training and evaluation use.
+    Data(data::Args),
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Generate(args) => generate::run(&args),
+        Command::Methods(args) => methods::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Data(args) => data::run(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "tweedie", &mut std::io::stdout());
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+            output::warn(&format!("error: {}", causes.join(": ").replace('\n', " ")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -146,4 +146,5 @@ pub fn cards() -> impl Iterator<Item = &'static Card> {
         .chain(crate::sampler::cards())
         .chain(crate::guide::cards())
         .chain(crate::tap::cards())
+        .chain(crate::train::cards())
 }

@@ -10,6 +10,7 @@ pub mod data;
 pub mod denoiser;
 pub mod derivative;
 pub mod discrete;
+pub mod engine;
 pub mod error;
 pub mod eval;
 pub mod grid;
@@ -29,6 +30,7 @@ pub mod sampler;
 pub mod spec;
 pub mod state;
 pub mod tap;
+pub mod train;
 pub mod weight;
 
 pub use error::{Error, Result};

@@ -135,6 +135,12 @@ impl Prediction {
         }
     }
 
+    /// How much the output changes with the clean sample at fixed `x`: `b` of
+    /// `output = a x + b x0`. What turns a weight of one error into a weight of the other.
+    pub fn slope(self, level: Level) -> f64 {
+        self.of_x0(level).1
+    }
+
     /// `(a, b)` of `output = a x + b x0`.
     fn of_x0(self, l: Level) -> (f64, f64) {
         match self {

@@ -235,6 +235,22 @@ mod tests {
     }
 
     #[test]
+    fn the_order_is_that_of_the_names_whatever_the_system_says() {
+        // Written in an order of their own, and enough of them that a folder's own order is not
+        // theirs by chance.
+        let dir = Dir::new();
+        for i in 0..40_u16 {
+            let k = (i * 7 % 40) as u8;
+            dir.rgb(&format!("class{:02}/{:02}.png", k % 4, k), 1, 1, |_, _| [k; 3]);
+        }
+        let set = dir.read(&Options::default()).unwrap();
+        let found: Vec<u8> = set.data.iter().step_by(3).copied().collect();
+        let wanted: Vec<u8> = (0..4).flat_map(|c| (0..10).map(move |i| 4 * i + c)).collect();
+        assert_eq!(found, wanted);
+        assert_eq!(set.labels.unwrap(), (0..40).map(|i| i / 10).collect::<Vec<u32>>());
+    }
+
+    #[test]
     fn grey_pictures_stay_exact_and_colour_becomes_luma() {
         let dir = Dir::new();
         GrayImage::from_fn(4, 4, |x, y| Luma([(40 * x + y) as u8])).save(dir.at("a.png")).unwrap();

@@ -90,6 +90,30 @@ pub enum Scaling {
     },
 }
 
+impl Scaling {
+    /// How much the raw output changes with the clean sample that it means, at fixed `x`.
+    pub fn slope(self, level: Level) -> f64 {
+        match self {
+            Self::Predict(prediction) => prediction.slope(level),
+            Self::Edm { sigma_data } => 1.0 / edm(level, sigma_data).1,
+        }
+    }
+
+    /// The raw output that means this clean sample: what training wants.
+    ///
+    /// For EDM's scaling it is `(x0 - c_skip x) / c_out`.
+    #[must_use]
+    pub fn target(self, x0: &State, eps: &State, x: &State, at: &Levels) -> State {
+        match self {
+            Self::Predict(prediction) => prediction.target(x0, eps, at),
+            Self::Edm { sigma_data } => {
+                let skipped = x0.clone() - x.scaled(at, |l| edm(l, sigma_data).0);
+                skipped.scaled(at, |l| 1.0 / edm(l, sigma_data).1)
+            }
+        }
+    }
+}
+
 /// A network as a denoiser.
 #[derive(Clone)]
 pub struct NetworkDenoiser {

@@ -251,6 +251,15 @@ mod tests {
     }
 
     #[test]
+    fn the_statistic_sees_both_sides_of_each_step() {
+        let uniform = |x: f64| x;
+        let of = |x: &[f64]| kolmogorov_smirnov(x, uniform).unwrap().statistic;
+        assert!((of(&[0.2, 0.1]) - 0.8).abs() < 1e-15, "after the last step: 1 against 0.2");
+        assert!((of(&[0.9, 0.8]) - 0.8).abs() < 1e-15, "before the first step: 0 against 0.8");
+        assert!((of(&[0.25, 0.75]) - 0.25).abs() < 1e-15);
+    }
+
+    #[test]
     fn p_values_are_uniform_under_the_hypothesis() {
         // 400 tests of 150 true normals each; their p-values pass the same test, and a twentieth
         // lies below 0.05.

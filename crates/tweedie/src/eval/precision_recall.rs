@@ -149,6 +149,32 @@ mod tests {
     }
 
     #[test]
+    fn blocks_change_nothing_of_the_definition() {
+        // Written out without blocks, for sets of several of them.
+        let (real, generated) = (uniform(53, 3, 1, 0.0), uniform(70, 3, 2, 0.2));
+        let rows = |f: &Features| f.widened().chunks(3).map(<[f64]>::to_vec).collect::<Vec<_>>();
+        let (r, g) = (rows(&real), rows(&generated));
+        let apart =
+            |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
+        let radius = |set: &[Vec<f64>], i: usize| {
+            let mut d: Vec<f64> =
+                (0..set.len()).filter(|j| *j != i).map(|j| apart(&set[i], &set[j])).collect();
+            d.sort_by(f64::total_cmp);
+            d[K - 1]
+        };
+        let count = |set: &[Vec<f64>], hit: &dyn Fn(usize) -> bool| {
+            (0..set.len()).filter(|i| hit(*i)).count() as f64 / set.len() as f64
+        };
+        let p = precision_recall(&real, &generated, K).unwrap();
+        let in_real = |i: usize, j: usize| apart(&r[i], &g[j]) <= radius(&r, i);
+        let in_generated = |i: usize, j: usize| apart(&r[i], &g[j]) <= radius(&g, j);
+        assert_eq!(p.precision, count(&g, &|j| (0..53).any(|i| in_real(i, j))));
+        assert_eq!(p.recall, count(&r, &|i| (0..70).any(|j| in_generated(i, j))));
+        assert_eq!(p.coverage, count(&r, &|i| (0..70).any(|j| in_real(i, j))));
+        assert!(p.precision > 0.2 && p.recall < 0.9, "{p:?}");
+    }
+
+    #[test]
     fn a_collapsed_generator_has_precision_without_recall() {
         let real = uniform(400, 4, 1, 0.0);
         // Copies of a few real samples.

@@ -19,6 +19,7 @@ mod header;
 pub mod inspect;
 pub mod json;
 pub mod save;
+pub mod schedule;
 pub mod scheduler;
 pub mod tensor_set;
 pub mod tensors;

@@ -6,10 +6,10 @@ use super::attention::PixelAttention;
 use super::config::{AutoencoderKlConfig, Config, TimeScaleShift};
 use super::edge::numbers;
 use super::layers::{Conv2d, GroupNorm};
-use super::resnet::{Downsample, Resnet, ResnetPlan, Upsample};
+use super::resnet::{Downsample, Resnet, ResnetPlan, Upsample, fits};
 use super::site::{Given, Maker, Sited};
 use crate::denoiser::Pass;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::parameters;
 use crate::tap::Site;
 
@@ -80,7 +80,7 @@ impl AutoencoderKl {
     ///
     /// # Errors
     ///
-    /// [`Error::Setting`] where the settings are not valid.
+    /// [`crate::Error::Setting`] where the settings are not valid.
     pub fn new(config: AutoencoderKlConfig, device: &Device) -> Result<Self> {
         config.validate()?;
         let mut maker = Maker::new("vae", device);
@@ -104,7 +104,7 @@ impl AutoencoderKl {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] for other channels, [`Error::Unsupported`] for an image that is too small
+    /// [`crate::Error::Shape`] for other channels, [`crate::Error::Unsupported`] for an image that is too small
     /// to be halved as often as needed.
     pub fn encode(&self, x: &Tensor<4>) -> Result<(Tensor<4>, Tensor<4>)> {
         self.encode_in(x, &mut Pass::default())
@@ -134,7 +134,7 @@ impl AutoencoderKl {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] for other channels.
+    /// [`crate::Error::Shape`] for other channels.
     pub fn decode(&self, z: &Tensor<4>) -> Result<Tensor<4>> {
         self.decode_in(z, &mut Pass::default())
     }
@@ -277,18 +277,8 @@ impl Encoder {
     }
 
     fn fits(&self, size: [usize; 2]) -> Result<()> {
-        let mut sides = size;
-        for halve in self.down_blocks.iter().flat_map(|down| &down.downsamplers) {
-            match sides.map(|side| halve.side(side)) {
-                [Some(height), Some(width)] => sides = [height, width],
-                _ => {
-                    let [height, width] = size;
-                    let needs = format!("an image larger than {height} by {width} pixels");
-                    return Err(Error::unsupported("encoder", needs));
-                }
-            }
-        }
-        Ok(())
+        let halve = self.down_blocks.iter().flat_map(|down| &down.downsamplers);
+        fits("encoder", halve, size)
     }
 
     fn forward(&self, x: Tensor<4>, pass: &mut Pass) -> Result<Tensor<4>> {

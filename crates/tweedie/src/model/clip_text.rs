@@ -37,13 +37,13 @@ parameters!(Mlp { fc1, fc2 });
 
 #[derive(Clone, Debug)]
 struct Layer {
-    layer_norm1: LayerNorm,
+    norm1: LayerNorm,
     self_attn: SelfAttention,
-    layer_norm2: LayerNorm,
+    norm2: LayerNorm,
     mlp: Mlp,
     site: Site,
 }
-parameters!(Layer { layer_norm1, self_attn, layer_norm2, mlp });
+parameters!(Layer { "layer_norm1" => norm1, self_attn, "layer_norm2" => norm2, mlp });
 
 /// A text encoder (Radford et al., "Learning transferable visual models from natural language
 /// supervision", 2021, section 2.4).
@@ -236,20 +236,25 @@ impl Layer {
             site: maker.site(&format!("{path}.mlp"), SiteKind::Ff),
         };
         let norm = || LayerNorm::new(width, config.layer_norm_eps, device);
-        Self { layer_norm1: norm(), self_attn, layer_norm2: norm(), mlp, site }
+        Self { norm1: norm(), self_attn, norm2: norm(), mlp, site }
     }
 
     fn forward(&self, x: Tensor<3>, given: &Given, pass: &mut Pass) -> Result<Tensor<3>> {
         around(pass, &self.site, x, given, |pass, x, given| {
-            let normed = self.layer_norm1.forward(x.clone());
-            let x = x + self.self_attn.forward(normed, given.bias.clone(), pass)?;
-            Ok(x.clone() + self.mlp.forward(self.layer_norm2.forward(x), pass)?)
+            let normed = self.norm1.forward(x.clone());
+            let x = x + self.self_attn.forward(&normed, given.bias.clone(), pass)?;
+            Ok(x.clone() + self.mlp.forward(self.norm2.forward(x), pass)?)
         })
     }
 }
 
 impl SelfAttention {
-    fn forward(&self, x: Tensor<3>, bias: Option<Tensor<4>>, pass: &mut Pass) -> Result<Tensor<3>> {
+    fn forward(
+        &self,
+        x: &Tensor<3>,
+        bias: Option<Tensor<4>>,
+        pass: &mut Pass,
+    ) -> Result<Tensor<3>> {
         let [q, k, v] = [&self.q_proj, &self.k_proj, &self.v_proj]
             .map(|layer| split_heads(layer.forward(x.clone()), self.heads));
         let hidden = attend(pass, &self.site, [q, k, v], bias)?;

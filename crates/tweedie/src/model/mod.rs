@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 
 pub mod attention;
 mod autoencoder_kl;
+pub mod classifier;
 mod clip_text;
 pub mod config;
 mod dit;
@@ -38,7 +39,7 @@ pub enum ModelConfig {
     /// `UNet2DModel`.
     UNet2D(UNet2DConfig),
     /// `UNet2DConditionModel`.
-    UNet2DCondition(UNet2DConditionConfig),
+    UNet2DCondition(Box<UNet2DConditionConfig>),
     /// `DiTTransformer2DModel`.
     DiT(DitConfig),
 }
@@ -65,9 +66,7 @@ impl ModelConfig {
     pub fn of_class(class: &str) -> Result<Self> {
         match class {
             UNet2DConfig::CLASS => Ok(Self::UNet2D(UNet2DConfig::default())),
-            UNet2DConditionConfig::CLASS => {
-                Ok(Self::UNet2DCondition(UNet2DConditionConfig::default()))
-            }
+            UNet2DConditionConfig::CLASS => Ok(Self::UNet2DCondition(Box::default())),
             DitConfig::CLASS => Ok(Self::DiT(DitConfig::default())),
             other => Err(Error::unknown("class of network", other, Self::CLASSES)),
         }
@@ -83,7 +82,7 @@ pub fn build(config: &ModelConfig, device: &Device) -> Result<Box<dyn Network>> 
     Ok(match config {
         ModelConfig::UNet2D(config) => Box::new(UNet2D::new(config.clone(), device)?),
         ModelConfig::UNet2DCondition(config) => {
-            Box::new(UNet2DCondition::new(config.clone(), device)?)
+            Box::new(UNet2DCondition::new((**config).clone(), device)?)
         }
         ModelConfig::DiT(config) => Box::new(DiT::new(config.clone(), device)?),
     })

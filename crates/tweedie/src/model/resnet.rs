@@ -7,7 +7,7 @@ use super::layers::{Conv2d, GroupNorm, Linear};
 use super::ops;
 use super::site::{Given, Maker, Sited, around};
 use crate::denoiser::Pass;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::parameters;
 use crate::tap::{Site, SiteKind};
 
@@ -143,6 +143,28 @@ impl Downsample {
         let padded = if self.padding == 0 { side + 1 } else { side + 2 * self.padding };
         (padded >= 3).then(|| (padded - 3) / 2 + 1)
     }
+}
+
+/// Checks that an image of this height and width can be halved by all of these.
+///
+/// # Errors
+///
+/// [`Error::Unsupported`], which names `part` and the size.
+pub fn fits<'a>(
+    part: &str,
+    layers: impl IntoIterator<Item = &'a Downsample>,
+    size: [usize; 2],
+) -> Result<()> {
+    let mut sides = size;
+    for halve in layers {
+        let [Some(height), Some(width)] = sides.map(|side| halve.side(side)) else {
+            let [height, width] = size;
+            let needs = format!("an image larger than {height} by {width} pixels");
+            return Err(Error::unsupported(part, needs));
+        };
+        sides = [height, width];
+    }
+    Ok(())
 }
 
 /// Nearest-neighbour enlargement, then a convolution (diffusers' `Upsample2D`).

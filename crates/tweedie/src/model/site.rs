@@ -119,6 +119,8 @@ pub trait Sited {
 
 impl<T: Sited> Sited for Vec<T> {
     fn sites(&self, list: &mut Vec<Site>) {
-        self.iter().for_each(|part| part.sites(list));
+        for part in self {
+            part.sites(list);
+        }
     }
 }

@@ -3,11 +3,11 @@
 use burn::tensor::Tensor;
 
 use super::attention::PixelAttention;
-use super::resnet::{Downsample, Resnet, ResnetPlan, Upsample};
+use super::resnet::{Downsample, Resnet, ResnetPlan, Upsample, fits};
 use super::site::{Given, Maker, Sited, around};
 use super::transformer::{ImageTransformer, TransformerPlan};
 use crate::denoiser::Pass;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::parameters;
 use crate::tap::{Site, SiteKind};
 use crate::weight::{Parameters, Weight};
@@ -15,8 +15,8 @@ use crate::weight::{Parameters, Weight};
 /// What mixes the pixels behind a residual block.
 #[derive(Clone, Debug)]
 enum Mixer {
-    Pixels(PixelAttention),
-    Transformer(ImageTransformer),
+    Pixels(Box<PixelAttention>),
+    Transformer(Box<ImageTransformer>),
 }
 
 impl Mixer {
@@ -30,10 +30,10 @@ impl Mixer {
         match plan {
             MixerPlan::Pixels { head, norm } => {
                 let norm = norm.then_some((resnet.groups, resnet.eps));
-                Self::Pixels(PixelAttention::new(maker, path, channels, *head, norm))
+                Self::Pixels(Box::new(PixelAttention::new(maker, path, channels, *head, norm)))
             }
             MixerPlan::Transformer(plan) => {
-                Self::Transformer(ImageTransformer::new(maker, path, channels, plan))
+                Self::Transformer(Box::new(ImageTransformer::new(maker, path, channels, plan)))
             }
         }
     }
@@ -214,20 +214,10 @@ impl Body {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`].
+    /// [`crate::Error::Unsupported`].
     pub fn fits(&self, size: [usize; 2]) -> Result<()> {
-        let mut sides = size;
-        for halve in self.down_blocks.iter().flat_map(|down| &down.downsamplers) {
-            match sides.map(|side| halve.side(side)) {
-                [Some(height), Some(width)] => sides = [height, width],
-                _ => {
-                    let [height, width] = size;
-                    let needs = format!("an image larger than {height} by {width} pixels");
-                    return Err(Error::unsupported("unet", needs));
-                }
-            }
-        }
-        Ok(())
+        let halve = self.down_blocks.iter().flat_map(|down| &down.downsamplers);
+        fits("unet", halve, size)
     }
 
     /// Level `depth` and all inside it; `size` is that of the level around it, to which the result

@@ -200,6 +200,11 @@ impl SharedTap {
         Self(Arc::new(Mutex::new(tap)))
     }
 
+    /// Shares a tap of the catalogue.
+    pub fn boxed(tap: Box<dyn Tap>) -> Self {
+        Self::from(tap)
+    }
+
     /// Shares the given handle: the caller keeps a typed view of what the tap records.
     pub fn of<T: Tap + 'static>(tap: &Arc<Mutex<T>>) -> Self {
         let tap: Arc<Mutex<dyn Tap>> = tap.clone();

@@ -10,3 +10,5 @@ mod golden;
 mod parity;
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod train;

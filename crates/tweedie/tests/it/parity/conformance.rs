@@ -39,7 +39,7 @@ fn config(fixture: &Fixture) -> ModelConfig {
     match ModelConfig::of_class(fixture.class()).unwrap() {
         ModelConfig::UNet2D(_) => ModelConfig::UNet2D(fixture.config::<UNet2DConfig>()),
         ModelConfig::UNet2DCondition(_) => {
-            ModelConfig::UNet2DCondition(fixture.config::<UNet2DConditionConfig>())
+            ModelConfig::UNet2DCondition(Box::new(fixture.config::<UNet2DConditionConfig>()))
         }
         ModelConfig::DiT(_) => ModelConfig::DiT(fixture.config::<DitConfig>()),
     }
@@ -143,17 +143,15 @@ impl Tap for Replay {
     }
 
     fn supply(&mut self, _: &Site, rows: &[Row], _: Features) -> tweedie::Result<Features> {
+        let parts: Vec<&Feature> = rows
+            .iter()
+            .map(|row| self.kept[&row.request].get("hidden"))
+            .collect::<tweedie::Result<_>>()?;
+        let stacked = Tensor::cat(parts.iter().map(|p| p.rows()).collect(), 0);
+        let mut shape = parts[0].shape().to_vec();
+        shape[0] = rows.len();
         let mut output = Features::new();
-        for name in ["hidden"] {
-            let parts: Vec<&Feature> = rows
-                .iter()
-                .map(|row| self.kept[&row.request].get(name))
-                .collect::<tweedie::Result<_>>()?;
-            let stacked = Tensor::cat(parts.iter().map(|p| p.rows()).collect(), 0);
-            let mut shape = parts[0].shape().to_vec();
-            shape[0] = rows.len();
-            output.set(name, shaped(stacked, &shape));
-        }
+        output.set("hidden", shaped(stacked, &shape));
         Ok(output)
     }
 

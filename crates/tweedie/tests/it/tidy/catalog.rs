@@ -10,7 +10,8 @@ use super::report;
 use super::tree::{self, Source};
 
 /// Folders of the library whose files are methods of the catalogue, each with its card.
-const SEAM_FOLDERS: &[&str] = &["grid", "guide", "process", "sampler", "tap"];
+const SEAM_FOLDERS: &[&str] =
+    &["grid", "guide", "process", "sampler", "tap", "train/level_sampling", "train/weighting"];
 
 /// Files in those folders that are no method, and what they are.
 const NO_METHOD: &[(&str, &str)] = &[
@@ -163,7 +164,7 @@ fn folder_findings(sources: &[Source], listed: &BTreeSet<String>) -> Vec<String>
     let mut findings = Vec::new();
     for s in sources {
         let Some(inner) = s.in_library() else { continue };
-        let Some((folder, file)) = inner.split_once('/') else { continue };
+        let Some((folder, file)) = inner.rsplit_once('/') else { continue };
         let exempt = file.ends_with("mod.rs") || NO_METHOD.iter().any(|(f, _)| *f == inner);
         if !SEAM_FOLDERS.contains(&folder) || exempt {
             continue;

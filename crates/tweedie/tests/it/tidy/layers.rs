@@ -12,9 +12,10 @@ const LAYERS: &[&[&str]] = &[
     &["data", "grid", "media", "prediction", "process"],
     &["denoiser", "derivative", "guide", "operator", "sampler", "tap"],
     &["oracle", "run", "spec"],
-    &["discrete", "edit", "parallel", "prune", "quant", "restore", "train"],
+    &["discrete", "edit", "parallel", "prune", "quant", "restore"],
     &["model"],
     &["eval", "hub"],
+    &["train"],
     &["system"],
     &["engine"],
 ];

@@ -1,0 +1,404 @@
+//! `tweedie generate`.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tweedie::data::Images;
+use tweedie::engine::{Engine, Generated, Model, Noises, generate, instruction_set};
+use tweedie::hub::{Dtype, Output, TensorFile, write_safetensors};
+use tweedie::media::{Infotext, Panel, Sheet, decode_texts, encode_png};
+use tweedie::spec::{Limits, NoiseFile, PartSpec, Spec, resolve_grid, resolve_sampler};
+
+use crate::progress::{self, Watcher};
+use crate::{demo, output};
+
+/// The keyword of our own record in a PNG.
+const RECORD: &str = "tweedie";
+
+/// Make pictures.
+///
+/// Without any argument it draws a labelled contact sheet from each model that is part of this
+/// program. With a prompt it makes pictures of it:
+///
+///     tweedie generate "a large red circle on a white background" --count 4
+///     tweedie generate sneaker --model builtin:fashion
+///     tweedie generate --from out/picture.png
+///
+/// Samplers, grids, guides and taps are written `name` or `name:key=value,key=value`; the names that
+/// other programs use are understood ("DPM++ 2M Karras", `dpmpp_2m`, `k_euler_a`). `tweedie methods`
+/// lists them all with their settings.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Args {
+    /// What the pictures should be of: a caption, or the name of a class.
+    prompt: Option<String>,
+    /// The model: `builtin:NAME` or a folder in the layout of diffusers.
+    #[arg(short, long, value_name = "NAME|DIR")]
+    model: Option<String>,
+    /// What the pictures should not be of.
+    #[arg(short, long)]
+    negative: Option<String>,
+    /// Classes by number, for class-conditional models; image k takes the k-th, in turn.
+    #[arg(long, value_delimiter = ',', value_name = "N,...")]
+    class: Vec<i64>,
+    /// How to step from noise to picture; the model's own where nothing is said.
+    #[arg(short, long)]
+    sampler: Option<String>,
+    /// Which levels to stop at; the model's own where nothing is said.
+    #[arg(short, long, visible_alias = "scheduler")]
+    grid: Option<String>,
+    /// Steps.
+    #[arg(long)]
+    steps: Option<usize>,
+    /// The guidance weight; 1 is none.
+    #[arg(long, visible_alias = "cfg-scale")]
+    guidance: Option<f64>,
+    /// A further guide, outermost first; may be given several times.
+    #[arg(long, value_name = "GUIDE")]
+    guide: Vec<String>,
+    /// A tap inside the network, such as a cache; may be given several times.
+    #[arg(long, value_name = "TAP")]
+    tap: Vec<String>,
+    /// The seed of the first picture; picture k has seed + k.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many pictures.
+    #[arg(short, long)]
+    count: Option<usize>,
+    /// How many pictures go through the network at once; changes the speed and no picture.
+    #[arg(short, long)]
+    batch: Option<usize>,
+    /// Width in pixels.
+    #[arg(long)]
+    width: Option<usize>,
+    /// Height in pixels.
+    #[arg(long)]
+    height: Option<usize>,
+    /// Threads; as many as there are cores where nothing is said. Changes no picture.
+    #[arg(short, long, default_value_t = 0, hide_default_value = true)]
+    threads: usize,
+    /// Initial noise from a safetensors file, in place of the seed's: a tensor
+    /// [count, channels, height, width] of standard normal numbers.
+    #[arg(long, value_name = "FILE")]
+    noise: Option<PathBuf>,
+    /// Where to save what the sampler ends with, before any decoder, as a safetensors file.
+    #[arg(long, value_name = "FILE")]
+    save_latents: Option<PathBuf>,
+    /// Where to write: a file `NAME.png` for one picture, a folder for several.
+    #[arg(short, long, default_value = "out", value_name = "DIR|FILE.png")]
+    out: PathBuf,
+    /// Repeat the picture of this PNG file, from the record in it.
+    #[arg(long, value_name = "FILE.png", conflicts_with_all = ["prompt", "sampler", "grid", "steps", "seed", "count", "negative", "class"])]
+    from: Option<PathBuf>,
+    /// Print a report as JSON on standard output and nothing else.
+    #[arg(long)]
+    json: bool,
+    /// Keep a preview of the first picture in the output folder while it is being made.
+    #[arg(long)]
+    preview: bool,
+}
+
+impl Args {
+    /// Whether nothing was asked for in particular.
+    fn bare(&self) -> bool {
+        self.prompt.is_none()
+            && self.model.is_none()
+            && self.from.is_none()
+            && self.class.is_empty()
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let start = Instant::now();
+    let engine = Engine::cpu(args.threads)?;
+    if args.bare() && args.sampler.is_none() && args.steps.is_none() {
+        return demo::run(&engine, &args.out, args.json);
+    }
+    let (name, mut spec) = match &args.from {
+        Some(picture) => recorded(picture, args.model.as_deref())?,
+        None => asked(args)?,
+    };
+    if let Some(batch) = args.batch {
+        spec.batch = batch;
+    }
+    let noise = noises(args, &mut spec)?;
+    spec.validate(&Limits::default())?;
+    let model = Model::open(&name, engine.device())?;
+    complete(&mut spec, &model, args.from.is_some())?;
+    if args.from.is_some() {
+        announce(&spec);
+    }
+    let target = Target::new(&args.out, spec.count)?;
+    let stop = progress::stop_flag()?;
+    let evaluations = (spec.count * spec.steps) as u64;
+    let bar = progress::bar(evaluations, "steps", args.json);
+    bar.set_message(model.name.clone());
+    let preview = args.preview.then(|| (target.folder.join("preview.png"), &model));
+    let mut watcher = Watcher::new(bar.clone(), stop, preview);
+    let made = generate(&engine, &model, &spec, noise.as_ref(), &mut watcher);
+    bar.finish_and_clear();
+    let made = made?;
+    let files = save(&target, &spec, &model, &made)?;
+    if let Some(path) = &args.save_latents {
+        save_latents(path, &made.latents)?;
+    }
+    let time = start.elapsed();
+    if args.json {
+        let report = json!({
+            "files": files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>(),
+            "seconds": time.as_secs_f64(),
+            "evaluations": made.cost.forward,
+            "classes": made.classes,
+            "spec": spec,
+        });
+        output::say(&serde_json::to_string_pretty(&report)?);
+    } else {
+        for file in &files {
+            output::say(&file.display().to_string());
+        }
+        let per_image = made.cost.forward / spec.count.max(1);
+        output::warn(&format!(
+            "{} picture(s) of {} in {}, {per_image} evaluations of the network each",
+            spec.count,
+            model.name,
+            output::seconds(time),
+        ));
+    }
+    Ok(())
+}
+
+/// The spec that the arguments ask for, and the model to open.
+fn asked(args: &Args) -> Result<(String, Spec)> {
+    let name = args.model.clone().unwrap_or_else(|| "builtin:shapes".to_owned());
+    let mut spec = Spec {
+        prompt: args.prompt.clone().unwrap_or_default(),
+        negative: args.negative.clone().unwrap_or_default(),
+        classes: args.class.clone(),
+        seed: args.seed.unwrap_or_default(),
+        count: args.count.unwrap_or(1),
+        guidance: args.guidance,
+        width: args.width,
+        height: args.height,
+        // The model's own is put in once it is open.
+        sampler: PartSpec::named(""),
+        ..Spec::default()
+    };
+    spec.batch = spec.count.clamp(1, 8);
+    if let Some(steps) = args.steps {
+        spec.steps = steps;
+    }
+    if let Some(grid) = &args.grid {
+        spec.grid = Some(resolve_grid(&grid.parse()?)?);
+    }
+    if let Some(sampler) = &args.sampler {
+        let (sampler, grid) = resolve_sampler(&sampler.parse()?)?;
+        spec.sampler = sampler;
+        spec.grid = spec.grid.or(grid);
+    }
+    spec.guides = args.guide.iter().map(|g| g.parse()).collect::<Result<_, _>>()?;
+    spec.taps = args.tap.iter().map(|t| t.parse()).collect::<Result<_, _>>()?;
+    if spec.sampler.name.is_empty() {
+        spec.sampler = Spec::default().sampler;
+    }
+    Ok((name, spec))
+}
+
+/// The spec in a picture. The model in it is a name and a hash; only built-in models are found by
+/// name alone, so that a picture from a stranger opens nothing of this machine.
+fn recorded(picture: &Path, model: Option<&str>) -> Result<(String, Spec)> {
+    let name = picture.display().to_string();
+    let bytes = std::fs::read(picture).with_context(|| name.clone())?;
+    let texts = decode_texts(&name, &bytes)?;
+    let Some((_, record)) = texts.iter().find(|(keyword, _)| keyword == RECORD) else {
+        bail!("{name}: the picture holds no record of this program (wanted the text `{RECORD}`)");
+    };
+    let spec = Spec::from_json(record, &Limits::default()).with_context(|| name.clone())?;
+    let model = match model {
+        Some(model) => model.to_owned(),
+        None if spec.model.starts_with("builtin:") => spec.model.clone(),
+        None => bail!("{name}: made with model `{}`; say where it is with --model DIR", spec.model),
+    };
+    Ok((model, spec))
+}
+
+/// Says what a record from a picture is about to run.
+fn announce(spec: &Spec) {
+    let grid = spec.grid.as_ref().map_or_else(|| "model".to_owned(), ToString::to_string);
+    output::warn(&format!(
+        "repeating: model {}, seed {}, {} steps of {} on grid {grid}, prompt {:?}",
+        spec.model, spec.seed, spec.steps, spec.sampler, spec.prompt
+    ));
+    if spec.instruction_set != instruction_set() {
+        output::warn(&format!(
+            "the picture was made on {}, this is {}: it agrees within 2/255, not bit for bit",
+            spec.instruction_set,
+            instruction_set()
+        ));
+    }
+}
+
+/// Puts in what only the model knows.
+fn complete(spec: &mut Spec, model: &Model, repeated: bool) -> Result<()> {
+    let hash = model.hash()?.to_owned();
+    if repeated && spec.model_hash.as_ref().is_some_and(|h| *h != hash) {
+        bail!(
+            "model `{}` is not the one that the picture was made with: its hash is {hash:.12}, the picture's {:.12}",
+            model.name,
+            spec.model_hash.as_deref().unwrap_or_default()
+        );
+    }
+    if !repeated {
+        spec.model.clone_from(&model.name);
+        spec.grid = Some(spec.grid.clone().unwrap_or_else(|| model.grid.clone()));
+        spec.guidance = Some(spec.guidance.unwrap_or_else(|| model.default_guidance()));
+        instruction_set().clone_into(&mut spec.instruction_set);
+    }
+    spec.model_hash = Some(hash);
+    env!("CARGO_PKG_VERSION").clone_into(&mut spec.version);
+    Ok(())
+}
+
+/// Reads the file of initial noise and notes it in the spec.
+fn noises(args: &Args, spec: &mut Spec) -> Result<Option<Noises>> {
+    let Some(path) = &args.noise else {
+        if let Some(noise) = &spec.noise {
+            bail!(
+                "the picture was made from the noise file `{}`: give it with --noise",
+                noise.name
+            );
+        }
+        return Ok(None);
+    };
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let hash: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+    if let Some(noise) = &spec.noise
+        && noise.hash != hash
+    {
+        bail!("{}: not the noise that the picture was made from", path.display());
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    spec.noise = Some(NoiseFile { name, hash });
+    let file = TensorFile::from_bytes(bytes, path.clone())?;
+    let names: Vec<String> = file.names().map(str::to_owned).collect();
+    let [tensor] = names.as_slice() else {
+        bail!("{}: wanted one tensor of noise, found {}", path.display(), names.len());
+    };
+    let shape = file.info(tensor)?.shape.clone();
+    let Ok(shape) = <[usize; 4]>::try_from(shape.as_slice()) else {
+        bail!(
+            "{}: `{tensor}`: wanted [count, channels, height, width], found {shape:?}",
+            path.display()
+        );
+    };
+    Ok(Some(Noises { shape, values: file.read_f32(tensor)? }))
+}
+
+/// Where pictures go.
+struct Target {
+    folder: PathBuf,
+    file: Option<PathBuf>,
+}
+
+impl Target {
+    fn new(out: &Path, count: usize) -> Result<Self> {
+        let is_file = out.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"));
+        if is_file && count > 1 {
+            bail!("--out {}: one file for {count} pictures; give a folder", out.display());
+        }
+        let folder = if is_file { out.parent().unwrap_or(Path::new("")) } else { out }.to_owned();
+        // Better to say now that nothing can be written than after the work.
+        if !folder.as_os_str().is_empty() {
+            std::fs::create_dir_all(&folder)
+                .with_context(|| format!("{}: the folder cannot be made", folder.display()))?;
+        }
+        let probe = folder.join(".tweedie-probe");
+        output::write(&probe, b"")?;
+        std::fs::remove_file(&probe).with_context(|| probe.display().to_string())?;
+        Ok(Self { folder, file: is_file.then(|| out.to_owned()) })
+    }
+}
+
+/// One PNG a picture, and a sheet of all where there are several.
+fn save(target: &Target, spec: &Spec, model: &Model, made: &Generated) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for k in 0..spec.count {
+        let one = single(spec, made, k);
+        let path = match &target.file {
+            Some(file) => file.clone(),
+            None => target.folder.join(format!("{}-{}.png", plain(&one.model), one.seed)),
+        };
+        output::write(&path, &png(&made.images, k, &one, model)?)?;
+        files.push(path);
+    }
+    if spec.count > 1 {
+        let columns = (spec.count as f64).sqrt().ceil() as usize;
+        let panel = |k: usize| Panel {
+            image: made.images.clone(),
+            index: k,
+            label: label(model, made, spec, k),
+        };
+        let panels: Vec<Panel> = (0..spec.count.min(256)).map(panel).collect();
+        let zoom = (256 / made.images.width.max(1)).clamp(1, 4);
+        let sheet =
+            Sheet { title: spec.prompt.clone(), columns: columns.min(16), zoom, label_lines: 1 };
+        let path = target.folder.join(format!("{}-{}-sheet.png", plain(&spec.model), spec.seed));
+        output::write(&path, &encode_png(&sheet.draw(&panels)?, 0, &[])?)?;
+        files.push(path);
+    }
+    Ok(files)
+}
+
+fn label(model: &Model, made: &Generated, spec: &Spec, k: usize) -> String {
+    let class = made.classes.as_ref().zip(model.classes.as_ref());
+    let name = class.and_then(|(c, known)| known.names.get(c[k] as usize).cloned());
+    name.unwrap_or_else(|| format!("seed {}", spec.seed.wrapping_add(k as u64)))
+}
+
+/// The spec of picture `k` alone.
+fn single(spec: &Spec, made: &Generated, k: usize) -> Spec {
+    let mut one = spec.clone();
+    one.seed = spec.seed.wrapping_add(k as u64);
+    (one.count, one.batch) = (1, 1);
+    if let Some(classes) = &made.classes {
+        one.classes = vec![classes[k]];
+    }
+    one
+}
+
+/// A PNG that says how it was made, for other programs and for this one.
+fn png(images: &Images, k: usize, spec: &Spec, model: &Model) -> Result<Vec<u8>> {
+    let grid = spec.grid.as_ref().map(ToString::to_string).unwrap_or_default();
+    let hash = spec.model_hash.clone().unwrap_or_default();
+    let info = Infotext {
+        prompt: spec.prompt.clone(),
+        negative: spec.negative.clone(),
+        fields: Vec::new(),
+    };
+    let info = info
+        .with("Steps", spec.steps)
+        .with("Sampler", &spec.sampler)
+        .with("Schedule type", grid)
+        .with("CFG scale", spec.guidance.unwrap_or(1.0))
+        .with("Seed", spec.seed)
+        .with("Size", format!("{}x{}", images.width, images.height))
+        .with("Model hash", format!("{hash:.10}"))
+        .with("Model", &model.name)
+        .with("Version", concat!("tweedie ", env!("CARGO_PKG_VERSION")));
+    let record = spec.to_json()?;
+    Ok(encode_png(images, k, &[("parameters", &info.to_string()), (RECORD, &record)])?)
+}
+
+/// A name as part of a file name.
+fn plain(name: &str) -> String {
+    let name = name.strip_prefix("builtin:").unwrap_or(name);
+    name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect()
+}
+
+fn save_latents(path: &Path, latents: &Noises) -> Result<()> {
+    let tensor = Output::f32("latents", &latents.shape, &latents.values, Dtype::F32);
+    write_safetensors(path, &[tensor], &std::collections::BTreeMap::new())?;
+    Ok(())
+}

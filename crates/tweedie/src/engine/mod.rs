@@ -1,0 +1,13 @@
+//! Opens a model, builds what a spec asks for, and runs it.
+//!
+//! This is the one place where the parts meet: the library's own entry point, and all that the
+//! command line and the server call.
+
+mod cond;
+mod generate;
+mod machine;
+mod open;
+
+pub use generate::{Generated, Noises, Stage, Unwatching, Watch, generate, generate_each, preview};
+pub use machine::{Engine, instruction_set};
+pub use open::{Classes, Model, Text, wanted};

@@ -1,0 +1,142 @@
+//! Training a class-conditional U-Net over pixels.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor};
+
+use super::pictures::{Pictures, tensor};
+use super::{Task, sampling, scheduler};
+use crate::data::Images;
+use crate::denoiser::{Cond, NetworkDenoiser, TimeCode};
+use crate::error::{Error, Result};
+use crate::hub::{Dtype, ModelFolder, outputs};
+use crate::model::UNet2D;
+use crate::model::config::UNet2DConfig;
+use crate::state::State;
+use crate::train::config::Config;
+use crate::train::objective::{Objective, ObjectiveSettings, Place};
+use crate::weight::{Parameters, Weight};
+
+/// The guidance weight of sample grids.
+const GUIDANCE: f64 = 2.0;
+/// Pictures that are measured on.
+const MEASURED: usize = 1024;
+/// Rows of a call when measuring.
+const CHUNK: usize = 64;
+
+/// A class-conditional U-Net in training; its last class stands for 'none'.
+pub struct ClassImage {
+    network: Arc<UNet2D>,
+    objective: Objective,
+    settings: ObjectiveSettings,
+    pictures: Pictures,
+    none: i64,
+    device: Device,
+}
+
+impl Parameters for ClassImage {
+    fn each(&self, path: &str, visit: &mut dyn FnMut(&str, &Weight)) {
+        self.network.each(path, visit);
+    }
+
+    fn each_mut(&mut self, path: &str, visit: &mut dyn FnMut(&str, &mut Weight)) {
+        // Nobody else holds the network between two passes, so that this copies nothing.
+        Arc::make_mut(&mut self.network).each_mut(path, visit);
+    }
+}
+
+impl ClassImage {
+    /// From the sections `data`, `network` and `objective`.
+    ///
+    /// # Errors
+    ///
+    /// What the sections and the readers say; [`Error::Setting`] where the table of classes has no
+    /// row left for 'none'.
+    pub fn new(config: &Config, device: &Device) -> Result<Self> {
+        config.only(&["data", "network", "objective"])?;
+        let network: UNet2DConfig = config.section("network")?;
+        let settings: ObjectiveSettings = config.section("objective")?;
+        let objective = Objective::new(&settings)?;
+        let pictures = Pictures::read(config)?;
+        let (wanted, found) = (pictures.train.class_count() + 1, network.num_class_embeds);
+        if found != Some(wanted) {
+            let why = format!(
+                "wanted {wanted}, a row for each class and one for none, found {}",
+                found.map_or("none".into(), |n| n.to_string())
+            );
+            return Err(Error::setting("network.num_class_embeds", why));
+        }
+        let network = Arc::new(UNet2D::new(network, device)?);
+        let none = wanted as i64 - 1;
+        Ok(Self { network, objective, settings, pictures, none, device: device.clone() })
+    }
+
+    fn denoiser(&self) -> NetworkDenoiser {
+        let steps = self.objective.process.table_steps().unwrap_or(1000);
+        NetworkDenoiser {
+            network: self.network.clone(),
+            time: TimeCode::Steps(steps as f64),
+            scaling: self.objective.scaling,
+        }
+    }
+}
+
+impl Task for ClassImage {
+    fn examples(&self) -> usize {
+        self.pictures.train.n
+    }
+
+    fn loss(&mut self, examples: &[usize], place: Place) -> Result<Tensor<1>> {
+        let x0 = State::new(self.pictures.batch(examples, place, &self.device)?);
+        let mut classes = self.pictures.labels(examples)?;
+        for (i, class) in classes.iter_mut().enumerate() {
+            if self.objective.drops(place, i) {
+                *class = self.none;
+            }
+        }
+        self.objective.loss(&self.denoiser(), &x0, &Cond::of_class(classes), place)
+    }
+
+    /// Four pictures of each class, a row each as far as the sheet allows.
+    fn samples(&mut self) -> Result<Option<Images>> {
+        let classes: Vec<i64> = (0..4 * self.none).map(|i| i / 4).collect();
+        let [c, h, w] = self.pictures.train.shape();
+        let x = Tensor::<4>::zeros([classes.len(), c, h, w], &self.device);
+        let shape = [classes.len(), c, h, w];
+        let process = &*self.objective.process;
+        let cond = Cond::of_class(classes);
+        let samples = sampling::draw(&self.denoiser(), process, cond, x, GUIDANCE)?;
+        let values: Vec<f32> = samples.view::<4>()?.into_data_as::<f32>().iter::<f32>().collect();
+        Images::from_f32(shape, &values).map(Some)
+    }
+
+    /// The loss on pictures that are not trained on, with levels and noise that are always the
+    /// same.
+    fn measure(&mut self) -> Result<Vec<(String, f64)>> {
+        let test = &self.pictures.test;
+        let count = test.n.min(MEASURED);
+        let Some(labels) = test.labels.as_ref().filter(|_| count > 0) else {
+            return Ok(Vec::new());
+        };
+        let mut sum = 0.0;
+        for first in (0..count).step_by(CHUNK) {
+            let rows: Vec<usize> = (first..count.min(first + CHUNK)).collect();
+            let place = Place { seed: 0, step: 0, first, rows: count };
+            let x0 = tensor(test.gather_f32(&rows)?, rows.len(), test.shape(), &self.device);
+            let classes: Vec<i64> = rows.iter().map(|&i| i64::from(labels[i])).collect();
+            let (x0, cond) = (State::new(x0), Cond::of_class(classes));
+            let loss = self.objective.loss(&self.denoiser(), &x0, &cond, place)?;
+            let loss = loss.without_autodiff().into_data_as::<f32>();
+            sum += loss.iter::<f32>().map(f64::from).sum::<f64>() * rows.len() as f64;
+        }
+        Ok(vec![("test_loss".into(), sum / count as f64)])
+    }
+
+    fn export(&mut self, folder: &Path) -> Result<()> {
+        ModelFolder::new("DDPMPipeline")
+            .network("unet", self.network.config(), outputs(&*self.network, Dtype::F16))?
+            .scheduler(&scheduler::of(&self.settings)?)?
+            .write(folder)
+    }
+}

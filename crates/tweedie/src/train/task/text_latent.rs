@@ -1,0 +1,372 @@
+//! Training a text-conditional U-Net over an autoencoder's latents, together with its text encoder.
+//!
+//! The latents of all scenes are encoded once and kept; captions are drawn afresh each time a scene
+//! is shown. The parts are those of latent diffusion (Rombach et al. 2022): the context is the text
+//! encoder's last hidden state, and the empty text stands for 'none'.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::pictures::tensor;
+use super::scenes::{SceneSettings, pixels};
+use super::{Task, sampling, scheduler};
+use crate::data::Images;
+use crate::data::shapes::{Caption, SIDE, Scene, score, vocabulary};
+use crate::denoiser::{Cond, NetworkDenoiser, TimeCode};
+use crate::error::{Error, Result};
+use crate::hub::{
+    ClipTokenizer, ClipVocabulary, Dtype, Folder, ModelFolder, Output, TensorFile, outputs,
+    write_safetensors,
+};
+use crate::model::config::{AutoencoderKlConfig, ClipTextConfig, UNet2DConditionConfig};
+use crate::model::{AutoencoderKl, ClipText, UNet2DCondition};
+use crate::state::State;
+use crate::train::config::Config;
+use crate::train::draws::{self, Use};
+use crate::train::objective::{Objective, ObjectiveSettings, Place};
+use crate::weight::{self, Parameters, Weight, join};
+
+/// The section `autoencoder`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AutoencoderSettings {
+    /// The folder of the trained autoencoder, relative to the working directory.
+    pub folder: PathBuf,
+    /// A file that keeps the latents between two parts of a run; none keeps them in memory alone.
+    pub cache: Option<PathBuf>,
+}
+
+/// The section `text`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TextSettings {
+    /// Tokens of a sequence, start and end included.
+    pub length: usize,
+    /// The guidance weight of sample grids and measurements.
+    pub guidance: f64,
+}
+
+impl Default for TextSettings {
+    fn default() -> Self {
+        Self { length: Caption::MOST_WORDS + 2, guidance: 3.0 }
+    }
+}
+
+/// A text-conditional latent U-Net and its text encoder in training.
+pub struct TextLatent {
+    unet: Arc<UNet2DCondition>,
+    text: ClipText,
+    autoencoder: AutoencoderKl,
+    vocabulary: ClipVocabulary,
+    tokenizer: ClipTokenizer,
+    settings: TextSettings,
+    objective: Objective,
+    objective_settings: ObjectiveSettings,
+    scenes: SceneSettings,
+    latents: Latents,
+    device: Device,
+}
+
+/// The latents of all scenes, of unit size.
+struct Latents {
+    shape: [usize; 3],
+    values: Vec<f32>,
+}
+
+impl Parameters for TextLatent {
+    fn each(&self, path: &str, visit: &mut dyn FnMut(&str, &Weight)) {
+        self.unet.each(&join(path, "unet"), visit);
+        self.text.each(&join(path, "text_encoder"), visit);
+    }
+
+    fn each_mut(&mut self, path: &str, visit: &mut dyn FnMut(&str, &mut Weight)) {
+        // Nobody else holds the network between two passes, so that this copies nothing.
+        Arc::make_mut(&mut self.unet).each_mut(&join(path, "unet"), visit);
+        self.text.each_mut(&join(path, "text_encoder"), visit);
+    }
+}
+
+impl TextLatent {
+    /// From the sections `data`, `autoencoder`, `text`, `text_encoder`, `network` and `objective`.
+    ///
+    /// # Errors
+    ///
+    /// What the sections and the autoencoder's folder say.
+    pub fn new(config: &Config, device: &Device) -> Result<Self> {
+        config.only(&["data", "autoencoder", "text", "text_encoder", "network", "objective"])?;
+        let scenes: SceneSettings = config.section("data")?;
+        scenes.validate()?;
+        let settings: TextSettings = config.section("text")?;
+        let from: AutoencoderSettings = config.section("autoencoder")?;
+        let objective_settings: ObjectiveSettings = config.section("objective")?;
+        let vocabulary = ClipVocabulary::from_words(vocabulary())?;
+        let tokenizer = tokenizer(&vocabulary, settings.length)?;
+        let text = text_config(config, &vocabulary, &settings)?;
+        let network: UNet2DConditionConfig = config.section("network")?;
+        let (mut autoencoder, mut plain) = open_autoencoder(&from.folder, device)?;
+        let mut latents = match &from.cache {
+            Some(file) => Latents::cached(file, &scenes, &autoencoder, device)?,
+            None => Latents::encode(&scenes, &autoencoder, device)?,
+        };
+        if network.in_channels != latents.shape[0] {
+            let why = format!("{}, wanted {}", network.in_channels, latents.shape[0]);
+            return Err(Error::setting("network.in_channels", why));
+        }
+        plain.scaling_factor = latents.to_unit();
+        autoencoder = rebuilt(&autoencoder, plain, device)?;
+        Ok(Self {
+            unet: Arc::new(UNet2DCondition::new(network, device)?),
+            text: ClipText::new(text, device)?,
+            autoencoder,
+            vocabulary,
+            tokenizer,
+            settings,
+            objective: Objective::new(&objective_settings)?,
+            objective_settings,
+            scenes,
+            latents,
+            device: device.clone(),
+        })
+    }
+
+    fn denoiser(&self) -> NetworkDenoiser {
+        let steps = self.objective.process.table_steps().unwrap_or(1000);
+        NetworkDenoiser {
+            network: self.unet.clone(),
+            time: TimeCode::Steps(steps as f64),
+            scaling: self.objective.scaling,
+        }
+    }
+
+    /// The context of texts; on the tape where the encoder's weights are tracked.
+    fn context(&self, texts: &[String]) -> Result<Tensor<3>> {
+        let ids: Vec<Vec<i64>> = texts
+            .iter()
+            .map(|t| self.tokenizer.encode(t).map(|tokens| tokens.ids))
+            .collect::<Result<_>>()?;
+        Ok(self.text.encode(&ids, 0)?.hidden)
+    }
+
+    /// Pictures of captions, as `[batch, 3, 64, 64]` values.
+    fn draw(&self, captions: &[Caption]) -> Result<Vec<f32>> {
+        let texts: Vec<String> = captions.iter().map(|c| c.text.clone()).collect();
+        let none = Cond {
+            context: Some(self.context(&vec![String::new(); texts.len()])?),
+            ..Cond::default()
+        };
+        let cond = Cond {
+            context: Some(self.context(&texts)?),
+            negative: Some(Box::new(none)),
+            ..Cond::default()
+        };
+        let [c, h, w] = self.latents.shape;
+        let x = Tensor::<4>::zeros([captions.len(), c, h, w], &self.device);
+        let process = &*self.objective.process;
+        let z = sampling::draw(&self.denoiser(), process, cond, x, self.settings.guidance)?;
+        let z = self.autoencoder.of_unit(z.view::<4>()?);
+        let y = self.autoencoder.decode(&z)?;
+        Ok(y.into_data_as::<f32>().iter::<f32>().collect())
+    }
+
+    /// Caption `i` of those that are measured on.
+    fn held(&self, i: usize) -> Caption {
+        self.scenes.caption(&self.scenes.held(i), i as u64)
+    }
+}
+
+/// The text encoder's settings, with what follows from the vocabulary filled in.
+fn text_config(
+    config: &Config,
+    vocabulary: &ClipVocabulary,
+    settings: &TextSettings,
+) -> Result<ClipTextConfig> {
+    let [start, end] = vocabulary.special();
+    let read: ClipTextConfig = config.section("text_encoder")?;
+    Ok(ClipTextConfig {
+        vocab_size: vocabulary.len(),
+        max_position_embeddings: settings.length,
+        projection_dim: Some(read.hidden_size),
+        pad_token_id: Some(end),
+        bos_token_id: Some(start),
+        eos_token_id: Some(end),
+        ..read
+    })
+}
+
+fn tokenizer(vocabulary: &ClipVocabulary, length: usize) -> Result<ClipTokenizer> {
+    let files: BTreeMap<&str, String> = vocabulary.files(length).into_iter().collect();
+    let text = |name: &str| files.get(name).map_or("", String::as_str);
+    let settings: Map<String, Value> =
+        serde_json::from_str(text("tokenizer_config.json")).unwrap_or_default();
+    ClipTokenizer::new(Path::new("tokenizer"), text("vocab.json"), text("merges.txt"), &settings)
+}
+
+fn open_autoencoder(
+    folder: &Path,
+    device: &Device,
+) -> Result<(AutoencoderKl, AutoencoderKlConfig)> {
+    let component = Folder::open(folder)?.component("")?;
+    let config: AutoencoderKlConfig = crate::hub::config::read(&component)?;
+    let mut network = AutoencoderKl::new(config.clone(), device)?;
+    weight::load(&mut network, &component.tensors()?)?;
+    Ok((network, config))
+}
+
+/// The same weights under other settings.
+fn rebuilt(
+    old: &AutoencoderKl,
+    config: AutoencoderKlConfig,
+    device: &Device,
+) -> Result<AutoencoderKl> {
+    let mut network = AutoencoderKl::new(config, device)?;
+    let mut values = Vec::new();
+    old.each("", &mut |_, weight| values.push(weight.value()));
+    let mut values = values.into_iter();
+    let mut result = Ok(());
+    network.each_mut("", &mut |_, weight| {
+        if let (Some(value), Ok(())) = (values.next(), &result) {
+            result = weight.set(value);
+        }
+    });
+    result.map(|()| network)
+}
+
+impl Latents {
+    fn encode(
+        scenes: &SceneSettings,
+        autoencoder: &AutoencoderKl,
+        device: &Device,
+    ) -> Result<Self> {
+        let (mut shape, mut values) = ([0; 3], Vec::new());
+        for start in (0..scenes.scenes).step_by(32) {
+            let end = scenes.scenes.min(start + 32);
+            let batch: Vec<Scene> = (start..end).map(|i| scenes.train(i)).collect();
+            let mean = autoencoder.encode(&pixels(batch.iter(), device))?.0;
+            let [_, c, h, w] = mean.dims();
+            shape = [c, h, w];
+            values.extend(mean.into_data_as::<f32>().iter::<f32>());
+        }
+        Ok(Self { shape, values })
+    }
+
+    /// From a file that holds the latents of the same scenes and weights, else encoded and kept
+    /// there.
+    fn cached(
+        file: &Path,
+        scenes: &SceneSettings,
+        autoencoder: &AutoencoderKl,
+        device: &Device,
+    ) -> Result<Self> {
+        let wanted = mark(scenes, autoencoder);
+        if file.exists() {
+            let tensors = TensorFile::open(file)?;
+            if tensors.metadata().get("made_from") == Some(&wanted) {
+                let shape = tensors.info("latents")?.shape;
+                if let [n, c, h, w] = shape[..]
+                    && n == scenes.scenes
+                {
+                    return Ok(Self { shape: [c, h, w], values: tensors.read_f32("latents")? });
+                }
+            }
+        }
+        let latents = Self::encode(scenes, autoencoder, device)?;
+        let [c, h, w] = latents.shape;
+        let shape = [scenes.scenes, c, h, w];
+        let output = Output::f32("latents", &shape, &latents.values, Dtype::F32);
+        write_safetensors(file, &[output], &BTreeMap::from([("made_from".into(), wanted)]))?;
+        Ok(latents)
+    }
+
+    /// Scales to unit size, and says by what.
+    fn to_unit(&mut self) -> f64 {
+        let square: f64 = self.values.iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
+        let size = (square / self.values.len().max(1) as f64).sqrt();
+        // A short decimal, so that the factor in the file is the one that was trained with.
+        let factor = (1e4 / size.max(1e-6)).round() / 1e4;
+        self.values.iter_mut().for_each(|v| *v *= factor as f32);
+        factor
+    }
+
+    fn batch(&self, examples: &[usize], device: &Device) -> Tensor<4> {
+        let stride: usize = self.shape.iter().product();
+        let row = |&i: &usize| &self.values[i * stride..(i + 1) * stride];
+        let values: Vec<f32> = examples.iter().flat_map(row).copied().collect();
+        tensor(values, examples.len(), self.shape, device)
+    }
+}
+
+/// What latents were made from: the scenes and the autoencoder's weights.
+fn mark(scenes: &SceneSettings, autoencoder: &AutoencoderKl) -> String {
+    use sha2::{Digest, Sha256};
+    let mut digest = Sha256::new();
+    digest.update(format!("{} {}", scenes.seed, scenes.scenes));
+    autoencoder.each("", &mut |path, weight| {
+        digest.update(path);
+        weight.to_vec().iter().for_each(|v| digest.update(v.to_le_bytes()));
+    });
+    digest.finalize().iter().take(12).map(|b| format!("{b:02x}")).collect()
+}
+
+impl Task for TextLatent {
+    fn examples(&self) -> usize {
+        self.scenes.scenes
+    }
+
+    fn loss(&mut self, examples: &[usize], place: Place) -> Result<Tensor<1>> {
+        let text = |(i, &example): (usize, &usize)| {
+            if self.objective.drops(place, i) {
+                return String::new();
+            }
+            let row = place.first + i;
+            let draw = draws::generator(place.seed, Use::Caption, place.step, row).bits();
+            self.scenes.caption(&self.scenes.train(example), draw).text
+        };
+        let texts: Vec<String> = examples.iter().enumerate().map(text).collect();
+        let cond = Cond { context: Some(self.context(&texts)?), ..Cond::default() };
+        let x0 = State::new(self.latents.batch(examples, &self.device));
+        self.objective.loss(&self.denoiser(), &x0, &cond, place)
+    }
+
+    fn samples(&mut self) -> Result<Option<Images>> {
+        let captions: Vec<Caption> = (0..25).map(|i| self.held(i)).collect();
+        let values = self.draw(&captions)?;
+        Images::from_f32([captions.len(), 3, SIDE, SIDE], &values).map(Some)
+    }
+
+    /// The share of captions of which everything that they ask for is in the picture.
+    fn measure(&mut self) -> Result<Vec<(String, f64)>> {
+        use crate::data::shapes::Picture;
+        let mut right = [0.0; 2];
+        let mut count = [0.0_f64; 2];
+        for start in (0..self.scenes.test).step_by(16) {
+            let range = start..self.scenes.test.min(start + 16);
+            let captions: Vec<Caption> = range.clone().map(|i| self.held(i)).collect();
+            let values = self.draw(&captions)?;
+            for ((i, caption), pixels) in range.zip(&captions).zip(values.chunks(3 * SIDE * SIDE)) {
+                let picture = Picture::from_f32_chw(SIDE, SIDE, pixels)?;
+                right[i % 2] += f64::from(u8::from(score(&picture, &caption.asked).all_right()));
+                count[i % 2] += 1.0;
+            }
+        }
+        let share = |i: usize| right[i] / count[i].max(1.0);
+        Ok(vec![("right".into(), share(0)), ("right_held_out".into(), share(1))])
+    }
+
+    fn export(&mut self, folder: &Path) -> Result<()> {
+        ModelFolder::new("StableDiffusionPipeline")
+            .network("vae", self.autoencoder.config(), outputs(&self.autoencoder, Dtype::F16))?
+            .network("text_encoder", self.text.config(), outputs(&self.text, Dtype::F16))?
+            .network("unet", self.unet.config(), outputs(&*self.unet, Dtype::F16))?
+            .tokenizer(&self.vocabulary, self.settings.length)?
+            .scheduler(&scheduler::of(&self.objective_settings)?)?
+            .without("safety_checker")?
+            .without("feature_extractor")?
+            .argument("requires_safety_checker", json!(false))?
+            .write(folder)
+    }
+}
