@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
+use serde_json::{Map, Value};
 
 use super::pictures::{Pictures, tensor};
 use super::{Task, sampling, scheduler};
@@ -133,8 +134,13 @@ impl Task for ClassImage {
         Ok(vec![("test_loss".into(), sum / count as f64)])
     }
 
+    /// The names of the classes stand in the index as `id2label`; the class without one is 'none'.
     fn export(&mut self, folder: &Path) -> Result<()> {
+        let names = &self.pictures.train.classes;
+        let labels: Map<String, Value> =
+            names.iter().enumerate().map(|(i, n)| (i.to_string(), n.as_str().into())).collect();
         ModelFolder::new("DDPMPipeline")
+            .argument("id2label", Value::Object(labels))?
             .network("unet", self.network.config(), outputs(&*self.network, Dtype::F16))?
             .scheduler(&scheduler::of(&self.settings)?)?
             .write(folder)
