@@ -6,11 +6,13 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 mod data;
 mod demo;
+mod evaluate;
 mod generate;
 mod inspect;
 mod methods;
 mod output;
 mod progress;
+mod train;
 
 /// An engine for diffusion models: opens the models that people have, and combines published
 /// methods.
@@ -28,6 +30,10 @@ struct Cli {
 enum Command {
     /// Make pictures.
     Generate(Box<generate::Args>),
+    /// Train a model from a configuration.
+    Train(train::Args),
+    /// Measure a model against real data.
+    Evaluate(evaluate::Args),
     /// List the methods that can be combined, with their settings.
     Methods(methods::Args),
     /// Say what a model folder or a file of weights holds.
@@ -44,6 +50,8 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Generate(args) => generate::run(&args),
+        Command::Train(args) => train::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
         Command::Methods(args) => methods::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Data(args) => data::run(&args),

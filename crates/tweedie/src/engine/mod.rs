@@ -4,10 +4,12 @@
 //! command line and the server call.
 
 mod cond;
+mod evaluate;
 mod generate;
 mod machine;
 mod open;
 
+pub use evaluate::{GROUPS, Group, Measured, evaluate_captions, evaluate_classes};
 pub use generate::{Generated, Noises, Stage, Unwatching, Watch, generate, generate_each, preview};
 pub use machine::{Engine, instruction_set};
 pub use open::{Classes, Model, Text, wanted};

@@ -1,0 +1,97 @@
+//! The worlds that sampler checks share: an exact mixture in the plane, and how far samples are from
+//! it.
+
+use burn::tensor::Device;
+use tweedie::Result;
+use tweedie::catalog::Seam;
+use tweedie::denoiser::Cond;
+use tweedie::grid;
+use tweedie::noise::{Noise, Seeded};
+use tweedie::oracle::{Gaussian, GaussianMixture};
+use tweedie::process::{self, Process};
+use tweedie::random::Key;
+use tweedie::run::{Parts, Run, Unwatched};
+use tweedie::sampler::Sampler;
+use tweedie::spec::PartSpec;
+use tweedie::state::State;
+
+/// What the worlds are called in records.
+pub(crate) const NAME: &str =
+    "three Gaussians in the plane, exact denoiser, vp-linear, log-snr grid";
+
+/// Three Gaussians of unlike weight and shape.
+pub(crate) fn mixture() -> Result<GaussianMixture> {
+    let part = |weight, mean: [f64; 2], [a, b, c]: [f64; 3]| -> Result<(f64, Gaussian)> {
+        Ok((weight, Gaussian::new(mean.to_vec(), &[vec![a, b], vec![b, c]])?))
+    };
+    GaussianMixture::new(vec![
+        part(0.5, [-1.0, 0.3], [0.04, 0.01, 0.06])?,
+        part(0.3, [1.1, 0.8], [0.05, -0.02, 0.03])?,
+        part(0.2, [0.4, -1.2], [0.03, 0.0, 0.08])?,
+    ])
+}
+
+/// Samples of the mixture by a sampler: `count` rows from noise of the given seed.
+pub(crate) fn samples(
+    sampler: Box<dyn Sampler>,
+    steps: usize,
+    count: usize,
+    seed: u64,
+) -> Result<Vec<Vec<f64>>> {
+    let world = mixture()?;
+    let process: Box<dyn Process> =
+        PartSpec::named("vp-linear").make(process::entries(), Seam::Process)?;
+    let grid = PartSpec::named("log-snr").make(grid::entries(), Seam::Grid)?;
+    let levels = grid.levels(process.as_ref(), steps)?;
+    let like = State::from_f64(vec![0.0; 2 * count], &[count, 2], &Device::flex())?;
+    let mut noise = Seeded::of_seeds((0..count as u64).map(|k| (seed << 32) + k));
+    let x = process.prior(&like, None, levels[0], &mut noise)?;
+    let parts = Parts {
+        model: &world,
+        process: process.as_ref(),
+        levels,
+        sampler,
+        guides: Vec::new(),
+        taps: Vec::new(),
+        noise: Box::new(noise),
+        cond: Cond::default(),
+        requests: (0..count as u64).collect(),
+    };
+    Ok(Run::new(parts, x)?.finish(&mut Unwatched)?.0.to_rows())
+}
+
+/// Exact samples.
+pub(crate) fn exact(count: usize, seed: u64) -> Result<Vec<Vec<f64>>> {
+    let world = mixture()?;
+    let mut generator = Key::new(seed, 77, 0).generator();
+    (0..count).map(|_| world.sample(None, &mut generator)).collect()
+}
+
+/// The root of the mean squared distance between two runs of the same rows.
+pub(crate) fn distance(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
+    let square = |(x, y): (&Vec<f64>, &Vec<f64>)| -> f64 {
+        x.iter().zip(y).map(|(x, y)| (x - y) * (x - y)).sum()
+    };
+    (a.iter().zip(b).map(square).sum::<f64>() / a.len() as f64).sqrt()
+}
+
+/// The sliced Wasserstein distance of two sets of as many rows, over 32 directions.
+pub(crate) fn sliced(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
+    const DIRECTIONS: usize = 32;
+    let along = |rows: &[Vec<f64>], [u, v]: [f64; 2]| {
+        let mut line: Vec<f64> = rows.iter().map(|r| r[0] * u + r[1] * v).collect();
+        line.sort_by(f64::total_cmp);
+        line
+    };
+    let one = |k: usize| {
+        let (v, u) = (std::f64::consts::PI * k as f64 / DIRECTIONS as f64).sin_cos();
+        let (a, b) = (along(a, [u, v]), along(b, [u, v]));
+        a.iter().zip(&b).map(|(x, y)| (x - y).abs()).sum::<f64>() / a.len() as f64
+    };
+    (0..DIRECTIONS).map(one).sum::<f64>() / DIRECTIONS as f64
+}
+
+/// A sampler of the catalogue.
+pub(crate) fn sampler(part: &str) -> Result<Box<dyn Sampler>> {
+    part.parse::<PartSpec>()?.make(tweedie::sampler::entries(), Seam::Sampler)
+}
