@@ -6,7 +6,7 @@ use tweedie::Result;
 use tweedie::catalog::Seam;
 use tweedie::denoiser::Cond;
 use tweedie::grid;
-use tweedie::noise::{Noise, Seeded};
+use tweedie::noise::Seeded;
 use tweedie::oracle::{Gaussian, GaussianMixture};
 use tweedie::process::{self, Process};
 use tweedie::random::Key;
