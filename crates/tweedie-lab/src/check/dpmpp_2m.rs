@@ -14,7 +14,8 @@ pub(crate) const CHECK: Check = Check {
     world: world::NAME,
     measure: "root mean squared distance of 500 end points at 20 steps from those of 4,000 DDIM steps",
     arms: ["DDIM", "the memory of the last estimate erased before every step"],
-    bar: Bar::AtMost(0.03),
+    // Half of the least that the first run of the baseline measured, 0.139.
+    bar: Bar::AtMost(0.07),
     seeds: &[21, 22, 23],
     run,
 };

@@ -1,5 +1,4 @@
-//! The worlds that sampler checks share: an exact mixture in the plane, and how far samples are from
-//! it.
+//! The world that sampler checks share: an exact mixture in the plane.
 
 use burn::tensor::Device;
 use tweedie::Result;
@@ -9,7 +8,6 @@ use tweedie::grid;
 use tweedie::noise::Seeded;
 use tweedie::oracle::{Gaussian, GaussianMixture};
 use tweedie::process::{self, Process};
-use tweedie::random::Key;
 use tweedie::run::{Parts, Run, Unwatched};
 use tweedie::sampler::Sampler;
 use tweedie::spec::PartSpec;
@@ -60,35 +58,12 @@ pub(crate) fn samples(
     Ok(Run::new(parts, x)?.finish(&mut Unwatched)?.0.to_rows())
 }
 
-/// Exact samples.
-pub(crate) fn exact(count: usize, seed: u64) -> Result<Vec<Vec<f64>>> {
-    let world = mixture()?;
-    let mut generator = Key::new(seed, 77, 0).generator();
-    (0..count).map(|_| world.sample(None, &mut generator)).collect()
-}
-
 /// The root of the mean squared distance between two runs of the same rows.
 pub(crate) fn distance(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
     let square = |(x, y): (&Vec<f64>, &Vec<f64>)| -> f64 {
         x.iter().zip(y).map(|(x, y)| (x - y) * (x - y)).sum()
     };
     (a.iter().zip(b).map(square).sum::<f64>() / a.len() as f64).sqrt()
-}
-
-/// The sliced Wasserstein distance of two sets of as many rows, over 32 directions.
-pub(crate) fn sliced(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
-    const DIRECTIONS: usize = 32;
-    let along = |rows: &[Vec<f64>], [u, v]: [f64; 2]| {
-        let mut line: Vec<f64> = rows.iter().map(|r| r[0] * u + r[1] * v).collect();
-        line.sort_by(f64::total_cmp);
-        line
-    };
-    let one = |k: usize| {
-        let (v, u) = (std::f64::consts::PI * k as f64 / DIRECTIONS as f64).sin_cos();
-        let (a, b) = (along(a, [u, v]), along(b, [u, v]));
-        a.iter().zip(&b).map(|(x, y)| (x - y).abs()).sum::<f64>() / a.len() as f64
-    };
-    (0..DIRECTIONS).map(one).sum::<f64>() / DIRECTIONS as f64
 }
 
 /// A sampler of the catalogue.

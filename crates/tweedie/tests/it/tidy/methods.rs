@@ -40,23 +40,46 @@ fn source(card: &Card) -> String {
     if arxiv { format!("[{number}](https://arxiv.org/abs/{number})") } else { cell(card.source) }
 }
 
+/// What the record of a method's miniature check says: verdict, bar and the worst figure of the
+/// method. That the record is of the code as it stands is a test of the lab.
+fn checked(id: &str) -> String {
+    let path = tree::root().join("crates/tweedie-lab/results").join(format!("{id}.json"));
+    let Ok(text) = std::fs::read_to_string(&path) else { return String::new() };
+    let record: serde_json::Value = serde_json::from_str(&text).expect("a record is JSON");
+    let (sign, bar) = match (record["bar"]["at-most"].as_f64(), record["bar"]["at-least"].as_f64())
+    {
+        (Some(bar), _) => ("at most", bar),
+        (None, Some(bar)) => ("at least", bar),
+        _ => panic!("{}: no bar", path.display()),
+    };
+    let arms = record["measured"].as_array().expect("a record has measures");
+    let method = arms.iter().find(|a| a["arm"] == "method").expect("a record has the method");
+    let values = method["values"].as_array().expect("a measure has values");
+    let values = values.iter().filter_map(serde_json::Value::as_f64);
+    let worst = values.fold(f64::NAN, |w, v| if sign == "at most" { v.max(w) } else { v.min(w) });
+    let verdict = record["verdict"].as_str().unwrap_or_default();
+    format!("{verdict}: {sign} {bar}, measured {worst:.3}")
+}
+
 fn parts_table(cards: &[&Card]) -> String {
     let mut out = String::from(
-        "| id | what | paper | source | parts | also called |\n| --- | --- | --- | --- | --- | --- |\n",
+        "| id | what | paper | source | parts | also called | checked in miniature |\n\
+         | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for c in cards {
         let parts: Vec<&str> = c.parts.iter().map(|p| p.id).collect();
         let file = c.file.replace('\\', "/");
         let _ = writeln!(
             out,
-            "| [`{}`]({file}) | {} | {} ({}) | {} | {} | {} |",
+            "| [`{}`]({file}) | {} | {} ({}) | {} | {} | {} | {} |",
             c.id,
             cell(c.what),
             cell(c.title),
             c.year,
             source(c),
             parts.join(", "),
-            cell(&c.aliases.join(", "))
+            cell(&c.aliases.join(", ")),
+            checked(c.id)
         );
     }
     out
@@ -71,6 +94,8 @@ fn methods(cards: &[&Card], papers: &[Paper]) -> String {
         "# Methods\n\n\
          Generated from the cards in the methods' files and from ledger/papers.toml; do not edit. \
          `TWEEDIE_BLESS=1 cargo test --release -p tweedie --test it` writes it anew.\n\n\
+         - **checked**: its claim was measured in miniature (the record names the world) with a baseline \
+         and with the method switched off; **short**: measured, and below its bar.\n\
          - **built**: in the library, listed, and run by the conformance tests of its seam.\n\
          - **planned**: a title of the ledger that nothing answers yet.\n",
     );
