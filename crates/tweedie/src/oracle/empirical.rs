@@ -83,6 +83,6 @@ impl Denoiser for Empirical {
             parts.push(self.part(flat.clone().slice([start..end, 0..self.dim]), &levels));
             start = end;
         }
-        Ok(like(x, Tensor::cat(parts, 0)))
+        Ok(like(x, &Tensor::cat(parts, 0)))
     }
 }

@@ -153,6 +153,6 @@ impl Denoiser for Gaussian {
         let along: Tensor<3> = (off * basis.clone()).sum_dim(1);
         let moved = along * gains.reshape([batch, 1, dim]);
         let x0 = (moved * basis).sum_dim(2) + mean;
-        Ok(like(x, x0.reshape([batch, dim])))
+        Ok(like(x, &x0.reshape([batch, dim])))
     }
 }

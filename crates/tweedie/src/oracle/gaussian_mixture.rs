@@ -207,6 +207,6 @@ impl Denoiser for GaussianMixture {
         let back = (moved.reshape([batch, count, 1, dim]) * bases).sum_dim(3);
         let each = back.reshape([batch, count, dim]) + means;
         let x0 = (each * shares).sum_dim(1);
-        Ok(like(x, x0.reshape([batch, dim])))
+        Ok(like(x, &x0.reshape([batch, dim])))
     }
 }

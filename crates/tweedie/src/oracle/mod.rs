@@ -50,6 +50,6 @@ fn constant<const D: usize>(data: Vec<f64>, shape: [usize; D], like: &Tensor<2>)
 }
 
 /// The estimate in the layout of the state.
-fn like(x: &State, x0: Tensor<2>) -> State {
+fn like(x: &State, x0: &Tensor<2>) -> State {
     x.map(|_| x0.clone())
 }

@@ -29,7 +29,8 @@ fn the_default_is_valid_and_survives_json() {
 
 #[test]
 fn every_limit_names_its_key() {
-    let cases: [(&str, fn(&mut Spec)); 18] = [
+    type Change = fn(&mut Spec);
+    let cases: [(&str, Change); 18] = [
         ("`steps`: 0", |s| s.steps = 0),
         ("`steps`: 10001", |s| s.steps = 10_001),
         ("`count`: 0", |s| s.count = 0),
@@ -69,7 +70,7 @@ fn unknown_keys_are_errors() {
 fn the_guidance_weight_finds_its_guide() {
     let parts = |guides: &[&str], guidance| {
         let guides = guides.iter().map(|g| g.parse().unwrap()).collect();
-        let spec = Spec { guides, guidance, ..Spec::default() };
+        let spec = Spec { guidance, guides, ..Spec::default() };
         spec.guide_parts().unwrap().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
     };
     assert_eq!(parts(&[], None), "");

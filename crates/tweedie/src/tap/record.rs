@@ -56,9 +56,12 @@ pub struct Place {
     pub visit: usize,
 }
 
-/// Counts the visits of each row to each site within a step.
+/// A row of one branch at a site: request, branch, network, path.
+type Visitor = (u64, Branch, Arc<str>, Arc<str>);
+
+/// Counts the visits of each row to each site within a step: the step and the last visit.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Visits(BTreeMap<(u64, Branch, Arc<str>, Arc<str>), (usize, usize)>);
+pub(crate) struct Visits(BTreeMap<Visitor, (usize, usize)>);
 
 impl Visits {
     /// The place of a row that comes by now.

@@ -95,9 +95,8 @@ impl Tap for Skip {
 
     fn decide(&mut self, site: &Site, rows: &[Row], _input: &Features) -> Result<Vec<Verdict>> {
         let known = self.keeps.contains(&key(site));
-        let verdict = |row: &Row| match known && self.choice.has_step(row.step) {
-            true => Verdict::Supply,
-            false => Verdict::Compute,
+        let verdict = |row: &Row| {
+            if known && self.choice.has_step(row.step) { Verdict::Supply } else { Verdict::Compute }
         };
         Ok(rows.iter().map(verdict).collect())
     }

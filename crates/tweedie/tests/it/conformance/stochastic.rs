@@ -196,8 +196,8 @@ fn off(a: &([f64; 2], [[f64; 2]; 2]), mean: &[f64], cov: &[Vec<f64>]) -> f64 {
     let mut worst = 0.0_f64;
     for i in 0..2 {
         worst = worst.max((a.0[i] - mean[i]).abs());
-        for j in 0..2 {
-            worst = worst.max((a.1[i][j] - cov[i][j]).abs());
+        for (a, b) in a.1[i].iter().zip(&cov[i]) {
+            worst = worst.max((a - b).abs());
         }
     }
     worst

@@ -74,13 +74,16 @@ fn every_block_is_announced_once() {
 fn recording_changes_nothing_and_its_record_replaces_bit_for_bit() {
     let (tap, record) = recorder(Settings::default());
     for step in 0..3 {
-        assert_eq!(ask(&[tap.clone()], step, false, &start(2)).unwrap().to_rows(), plain(step));
+        assert_eq!(
+            ask(std::slice::from_ref(&tap), step, false, &start(2)).unwrap().to_rows(),
+            plain(step)
+        );
     }
     assert_eq!(record.places().len(), 3 * BLOCKS * 2 * 2);
     for sequential in [false, true] {
         let back = SharedTap::new(Replace::new(replace::Settings::default(), &record));
         for step in 0..3 {
-            let again = ask(&[back.clone()], step, sequential, &start(2)).unwrap();
+            let again = ask(std::slice::from_ref(&back), step, sequential, &start(2)).unwrap();
             assert_eq!(again.to_rows(), plain(step));
         }
     }
@@ -91,7 +94,7 @@ fn a_replaced_site_carries_the_other_run() {
     let (tap, record) = recorder(Settings::default());
     let other = start(2) * 0.5;
     for step in 0..3 {
-        ask(&[tap.clone()], step, false, &other).unwrap();
+        ask(std::slice::from_ref(&tap), step, false, &other).unwrap();
     }
     // The last block decides the output alone, but for the conversion that sees the state.
     let last = replace::Settings { sites: vec!["blocks.2".into()], first: 1, last: Some(1) };
@@ -115,10 +118,10 @@ fn a_replaced_site_carries_the_other_run() {
 fn visits_of_one_step_are_told_apart() {
     let (tap, record) = recorder(Settings::default());
     let (a, b) = (start(2), start(2) * 0.3);
-    let first = ask(&[tap.clone()], 0, false, &a).unwrap();
+    let first = ask(std::slice::from_ref(&tap), 0, false, &a).unwrap();
     let second = ask(&[tap], 0, false, &b).unwrap();
     let back = SharedTap::new(Replace::new(replace::Settings::default(), &record));
-    let again = ask(&[back.clone()], 0, true, &a).unwrap();
+    let again = ask(std::slice::from_ref(&back), 0, true, &a).unwrap();
     assert_eq!(again.to_rows(), first.to_rows());
     assert_eq!(ask(&[back], 0, true, &b).unwrap().to_rows(), second.to_rows());
 }
@@ -160,7 +163,7 @@ fn a_skipped_block_passes_its_hidden_state_on() {
         // Twice: the first time the block is computed to see that it keeps its shape.
         for _ in 0..2 {
             for (step, acts) in acts.into_iter().enumerate() {
-                let x0 = ask(&[tap.clone()], step, false, &start(2)).unwrap().to_rows();
+                let x0 = ask(std::slice::from_ref(&tap), step, false, &start(2)).unwrap().to_rows();
                 assert_eq!(x0 != plain(step), acts, "{text} at step {step}");
             }
         }
@@ -197,8 +200,8 @@ fn requests_at_different_steps_share_a_call() {
     let (tap, record) = recorder(Settings::default());
     let mut pass = Pass::new(mixed.clone(), vec![tap]);
     let both = net.x0(&x, &at, &Cond::default(), &mut pass).unwrap().to_rows();
-    for i in 0..2 {
+    for (i, both) in both.iter().enumerate() {
         let back = SharedTap::new(Replace::new(replace::Settings::default(), &record));
-        assert_eq!(alone(back, i), both[i]);
+        assert_eq!(alone(back, i), *both);
     }
 }
