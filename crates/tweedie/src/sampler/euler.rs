@@ -12,7 +12,8 @@
 //!
 //! In exact arithmetic this is DDIM with `eta = 0`, on every path; on a flow it is the plain Euler
 //! step along the velocity. The second form is the one computed: it holds from pure noise
-//! (`alpha = 0`) to clean data. Churn (`s_churn`) raises the level before the step; see `heun`.
+//! (`alpha = 0`) to clean data. Churn (`s_churn`) raises the level before the step, and the network is
+//! asked at the raised level (see `heun`); diffusers' Euler class asks it before.
 
 use serde::{Deserialize, Serialize};
 

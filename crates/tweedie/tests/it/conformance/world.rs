@@ -43,6 +43,17 @@ pub(super) fn interior(process: &dyn Process, steps: usize) -> Vec<Level> {
     (0..=steps).map(at).collect()
 }
 
+/// The same interval with steps that are long and short in turn, two to one.
+pub(super) fn uneven(process: &dyn Process, steps: usize) -> Vec<Level> {
+    let (a, b) = INTERVAL;
+    let whole = (steps / 2 * 3 + steps % 2 * 2) as f64;
+    let at = |i: usize| {
+        let gone = (i / 2 * 3 + i % 2 * 2) as f64;
+        process.at_lambda(a + (b - a) * gone / whole)
+    };
+    (0..=steps).map(at).collect()
+}
+
 pub(super) fn path() -> VpLinear {
     VpLinear::default()
 }
