@@ -80,7 +80,7 @@ pub(crate) fn judge(check: &Check, measured: &[(Arm, Vec<f64>)], seconds: f64) -
     if let Some(bad) = ablation.iter().find(|v| check.bar.met(**v)) {
         why.push(format!("the ablation measures {bad} and meets the bar, {}", check.bar));
     }
-    if !(gap > 2.0 * spread) {
+    if gap.is_nan() || gap <= 2.0 * spread {
         why.push(format!("the gap {gap} is not above twice the spread {spread}"));
     }
     Ok(Record {

@@ -111,7 +111,7 @@ mod tests {
         write_file(&path, |out| out.write_all(b"two")).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         let failed = write_file(&path, |out| {
-            out.write_all(&[0; 1 << 20])?;
+            out.write_all(&vec![0; 1 << 20])?;
             Err(std::io::ErrorKind::StorageFull.into())
         });
         assert!(failed.unwrap_err().to_string().contains("a.txt"));

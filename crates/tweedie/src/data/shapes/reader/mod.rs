@@ -201,7 +201,11 @@ mod tests {
             let pixel = |p: usize| {
                 let cell = (p % SIDE / block) * 7919 + (p / SIDE / block) * 104_729 + seed * 31;
                 let hash = cell.wrapping_mul(2_654_435_761) >> 7;
-                if hash % 3 == 0 { colours[hash % 8] } else { Background::ALL[seed % 6].rgb() }
+                if hash.is_multiple_of(3) {
+                    colours[hash % 8]
+                } else {
+                    Background::ALL[seed % 6].rgb()
+                }
             };
             let data = (0..SIDE * SIDE).flat_map(pixel).collect();
             let picture = Picture::from_rgb(SIDE, SIDE, data).unwrap();
