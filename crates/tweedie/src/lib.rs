@@ -34,3 +34,8 @@ pub mod train;
 pub mod weight;
 
 pub use error::{Error, Result};
+
+/// The code of the README, run as a documentation test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;

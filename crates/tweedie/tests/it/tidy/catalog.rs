@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use tweedie::catalog::{Card, Seam, cards};
+use tweedie::catalog::{Card, Made, Seam, cards};
+use tweedie::{grid, guide, process, sampler, tap};
 
 use super::ledger::{self, Paper, is_kebab};
 use super::report;
@@ -284,4 +285,55 @@ fn choosing_recommends_what_exists() {
 fn a_recommendation_is_read() {
     let page = "text `a`\n| when | take | why |\n| `x` | `b` with `eta = 0`, `c` | `d` |\n";
     assert_eq!(recommended(page), [(3, "b".to_owned()), (3, "c".to_owned())]);
+}
+
+/// Known failures that name no conformance test.
+fn stale_failures<'a>(
+    known: impl Iterator<Item = (&'a str, &'a str, &'a str)>,
+    tests: &str,
+) -> Vec<String> {
+    let mut findings = Vec::new();
+    for (id, test, why) in known {
+        if !tests.contains(&format!("fn {test}(")) {
+            findings.push(format!(
+                "`{id}`: the known failure `{test}` is no conformance test; drop or rename it"
+            ));
+        }
+        if why.is_empty() {
+            findings.push(format!(
+                "`{id}`: the known failure `{test}` gives no reason; say why it fails"
+            ));
+        }
+    }
+    findings
+}
+
+#[test]
+fn known_failures_name_tests() {
+    fn of<T: ?Sized>(
+        entries: &'static [Made<T>],
+    ) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+        entries
+            .iter()
+            .flat_map(|e| e.known_failures.iter().map(|(test, why)| (e.card.id, *test, *why)))
+    }
+    let conformance = |s: &Source| s.path.starts_with("crates/tweedie/tests/it/conformance");
+    let tests: String =
+        tree::sources().into_iter().filter(conformance).map(|s| s.scan.code).collect();
+    let known = of(process::entries())
+        .chain(of(grid::entries()))
+        .chain(of(sampler::entries()))
+        .chain(of(guide::entries()))
+        .chain(of(tap::entries()));
+    report(&stale_failures(known, &tests));
+}
+
+#[test]
+fn a_stale_known_failure_is_found() {
+    let count = |test, why| {
+        stale_failures(std::iter::once(("heun", test, why)), "fn order_is_claimed() {}").len()
+    };
+    assert_eq!(count("order_is_claimed", "the last step is of first order"), 0);
+    assert_eq!(count("order_is_claimed", ""), 1);
+    assert_eq!(count("order", "an old name"), 1);
 }

@@ -1,9 +1,10 @@
-//! METHODS.md and the counts in README.md: generated from the cards and the ledger, never typed.
+//! METHODS.md and the counts in README.md: generated from the cards, the ledger and the laboratory's records, never typed.
 //!
 //! `TWEEDIE_BLESS=1 cargo test --release -p tweedie --test it` writes both anew.
 
 use std::fmt::Write;
 
+use serde::Deserialize;
 use tweedie::catalog::{Card, Seam, cards};
 
 use super::ledger::{self, Paper};
@@ -24,9 +25,74 @@ const FAMILIES: &[(&str, &str)] = &[
     ("video_3d", "Video, 3D, 4D"),
 ];
 
-/// What stands of a title: `built` where a card answers it, else `planned`.
-fn status(paper: &Paper, cards: &[&Card]) -> &'static str {
-    if cards.iter().any(|c| c.ledger == paper.id) { "built" } else { "planned" }
+/// The laboratory's record of a check, as far as the page needs it. That a record is of the code as it stands is held by
+/// the laboratory's own test.
+#[derive(Deserialize)]
+struct Record {
+    id: String,
+    verdict: String,
+    measure: String,
+    world: String,
+    bar: Bar,
+    measured: Vec<Measured>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Bar {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+#[derive(Deserialize)]
+struct Measured {
+    arm: String,
+    values: Vec<f64>,
+}
+
+impl Record {
+    /// The method's worst value beside its bar: `0.0123, wanted at most 0.03`.
+    fn figure(&self) -> String {
+        let values =
+            self.measured.iter().filter(|m| m.arm == "method").flat_map(|m| &m.values).copied();
+        let (worst, side, bar) = match self.bar {
+            Bar::AtMost(bar) => (values.fold(f64::NEG_INFINITY, f64::max), "most", bar),
+            Bar::AtLeast(bar) => (values.fold(f64::INFINITY, f64::min), "least", bar),
+        };
+        format!("{worst:.4}, wanted at {side} {bar}")
+    }
+}
+
+const RECORDS: &str = "crates/tweedie-lab/results/";
+
+fn records() -> Vec<Record> {
+    tree::files()
+        .iter()
+        .filter(|f| {
+            f.starts_with(RECORDS)
+                && std::path::Path::new(f).extension().is_some_and(|e| e == "json")
+        })
+        .map(|f| serde_json::from_str(&tree::read(f)).unwrap_or_else(|e| panic!("{f}: {e}")))
+        .collect()
+}
+
+/// All that the page is made of.
+struct Book<'a> {
+    cards: &'a [&'a Card],
+    papers: &'a [Paper],
+    records: &'a [Record],
+}
+
+impl Book<'_> {
+    /// `checked` or `short` where a record says so, else `built`.
+    fn of_card(&self, card: &Card) -> &str {
+        self.records.iter().find(|r| r.id == card.id).map_or("built", |r| &r.verdict)
+    }
+
+    /// What stands of a title: as its card where one answers it, else `planned`.
+    fn of_title(&self, paper: &Paper) -> &str {
+        self.cards.iter().find(|c| c.ledger == paper.id).map_or("planned", |c| self.of_card(c))
+    }
 }
 
 fn cell(text: &str) -> String {
@@ -40,81 +106,82 @@ fn source(card: &Card) -> String {
     if arxiv { format!("[{number}](https://arxiv.org/abs/{number})") } else { cell(card.source) }
 }
 
-/// What the record of a method's miniature check says: verdict, bar and the worst figure of the
-/// method. That the record is of the code as it stands is a test of the lab.
-fn checked(id: &str) -> String {
-    let path = tree::root().join("crates/tweedie-lab/results").join(format!("{id}.json"));
-    let Ok(text) = std::fs::read_to_string(&path) else { return String::new() };
-    let record: serde_json::Value = serde_json::from_str(&text).expect("a record is JSON");
-    let (sign, bar) = match (record["bar"]["at-most"].as_f64(), record["bar"]["at-least"].as_f64())
-    {
-        (Some(bar), _) => ("at most", bar),
-        (None, Some(bar)) => ("at least", bar),
-        _ => panic!("{}: no bar", path.display()),
-    };
-    let arms = record["measured"].as_array().expect("a record has measures");
-    let method = arms.iter().find(|a| a["arm"] == "method").expect("a record has the method");
-    let values = method["values"].as_array().expect("a measure has values");
-    let values = values.iter().filter_map(serde_json::Value::as_f64);
-    let worst = values.fold(f64::NAN, |w, v| if sign == "at most" { v.max(w) } else { v.min(w) });
-    let verdict = record["verdict"].as_str().unwrap_or_default();
-    format!("{verdict}: {sign} {bar}, measured {worst:.3}")
-}
-
-fn parts_table(cards: &[&Card]) -> String {
+fn parts_table(book: &Book, seam: Seam) -> String {
     let mut out = String::from(
-        "| id | what | paper | source | parts | also called | checked in miniature |\n\
-         | --- | --- | --- | --- | --- | --- | --- |\n",
+        "| id | what | paper | source | parts | status | also called |\n| --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    for c in cards {
+    for c in book.cards.iter().filter(|c| c.seam == seam) {
         let parts: Vec<&str> = c.parts.iter().map(|p| p.id).collect();
-        let file = c.file.replace('\\', "/");
         let _ = writeln!(
             out,
-            "| [`{}`]({file}) | {} | {} ({}) | {} | {} | {} | {} |",
+            "| [`{}`]({}) | {} | {} ({}) | {} | {} | {} | {} |",
             c.id,
+            c.file.replace('\\', "/"),
             cell(c.what),
             cell(c.title),
             c.year,
             source(c),
             parts.join(", "),
-            cell(&c.aliases.join(", ")),
-            checked(c.id)
+            book.of_card(c),
+            cell(&c.aliases.join(", "))
+        );
+    }
+    out
+}
+
+fn records_table(records: &[Record]) -> String {
+    let mut out =
+        String::from("| id | measured | in | figure | status |\n| --- | --- | --- | --- | --- |\n");
+    for r in records {
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | {} | {} | {} |",
+            r.id,
+            cell(&r.measure),
+            cell(&r.world),
+            r.figure(),
+            r.verdict
         );
     }
     out
 }
 
 /// The whole of METHODS.md.
-fn methods(cards: &[&Card], papers: &[Paper]) -> String {
+fn methods(book: &Book) -> String {
     let (served, titles): (Vec<&Paper>, Vec<&Paper>) =
-        papers.iter().partition(|p| !p.served_by.is_empty());
-    let built = |list: &[&Paper]| list.iter().filter(|p| status(p, cards) == "built").count();
+        book.papers.iter().partition(|p| !p.served_by.is_empty());
+    let standing = |list: &[&Paper]| list.iter().filter(|p| book.of_title(p) != "planned").count();
     let mut out = String::from(
         "# Methods\n\n\
-         Generated from the cards in the methods' files and from ledger/papers.toml; do not edit. \
-         `TWEEDIE_BLESS=1 cargo test --release -p tweedie --test it` writes it anew.\n\n\
-         - **checked**: its claim was measured in miniature (the record names the world) with a baseline \
-         and with the method switched off; **short**: measured, and below its bar.\n\
+         Generated from the cards in the methods' files, from ledger/papers.toml and from the laboratory's records; do not \
+         edit. `TWEEDIE_BLESS=1 cargo test --release -p tweedie --test it` writes it anew.\n\n\
+         - **checked**: in the library, and its claim is measured in miniature against a baseline and with the method \
+         switched off; a record of code that has changed since fails the tests.\n\
+         - **short**: measured, and below its bar.\n\
          - **built**: in the library, listed, and run by the conformance tests of its seam.\n\
          - **planned**: a title of the ledger that nothing answers yet.\n",
     );
     let _ = writeln!(
         out,
-        "\nParts in the library: {}. Titles of the ledger: {}, of which {} are built; besides, {} surveys and works of theory, \
+        "\nParts in the library: {}. Titles of the ledger: {}, of which {} stand; besides, {} surveys and works of theory, \
          of which {} are served.",
-        cards.len(),
+        book.cards.len(),
         titles.len(),
-        built(&titles),
+        standing(&titles),
         served.len(),
-        built(&served)
+        standing(&served)
     );
     out.push_str("\n## Parts\n");
     for seam in Seam::ALL {
-        let of_seam: Vec<&Card> = cards.iter().copied().filter(|c| c.seam == seam).collect();
-        if !of_seam.is_empty() {
-            let _ = write!(out, "\n### {}\n\n{}", seam.name(), parts_table(&of_seam));
+        if book.cards.iter().any(|c| c.seam == seam) {
+            let _ = write!(out, "\n### {}\n\n{}", seam.name(), parts_table(book, seam));
         }
+    }
+    if !book.records.is_empty() {
+        out.push_str(
+            "\n## Checks in miniature\n\nThe figure is the worst of at least three seeds.\n\n",
+        );
+        out.push_str(&records_table(book.records));
     }
     out.push_str("\n## The ledger\n");
     for (family, heading) in FAMILIES {
@@ -129,7 +196,7 @@ fn methods(cards: &[&Card], papers: &[Paper]) -> String {
                 p.id,
                 cell(&p.title),
                 p.year,
-                status(p, cards)
+                book.of_title(p)
             );
         }
     }
@@ -145,26 +212,24 @@ fn methods(cards: &[&Card], papers: &[Paper]) -> String {
             cell(&p.title),
             p.year,
             cell(&p.why),
-            status(p, cards)
+            book.of_title(p)
         );
     }
     out
 }
 
-/// The table of README.md: how many parts each seam has.
-fn counts(cards: &[&Card], papers: &[Paper]) -> String {
+/// The table of README.md: how many parts each seam has, and what stands of the ledger.
+fn counts(book: &Book) -> String {
     let mut out = String::from("| seam | parts |\n| --- | --- |\n");
     for seam in Seam::ALL {
-        let ids: Vec<String> =
-            cards.iter().filter(|c| c.seam == seam).map(|c| format!("`{}`", c.id)).collect();
-        if !ids.is_empty() {
-            let _ = writeln!(out, "| {} | {} |", seam.name(), ids.len());
+        let count = book.cards.iter().filter(|c| c.seam == seam).count();
+        if count > 0 {
+            let _ = writeln!(out, "| {} | {count} |", seam.name());
         }
     }
-    let methods = papers.iter().filter(|p| p.served_by.is_empty());
-    let (built, all) =
-        methods.fold((0, 0), |(b, n), p| (b + usize::from(status(p, cards) == "built"), n + 1));
-    let _ = writeln!(out, "\nOf the ledger's {all} methods, {built} are built.");
+    let methods: Vec<&Paper> = book.papers.iter().filter(|p| p.served_by.is_empty()).collect();
+    let standing = methods.iter().filter(|p| book.of_title(p) != "planned").count();
+    let _ = writeln!(out, "\nOf the ledger's {} methods, {standing} stand.", methods.len());
     out
 }
 
@@ -210,14 +275,16 @@ fn hold(path: &str, generated: &str) -> Option<String> {
 
 #[test]
 fn methods_md_is_what_would_be_generated() {
-    let cards: Vec<&Card> = cards().collect();
-    report(&Vec::from_iter(hold("METHODS.md", &methods(&cards, &ledger::papers()))));
+    let (cards, papers, records) = (Vec::from_iter(cards()), ledger::papers(), records());
+    let book = Book { cards: &cards, papers: &papers, records: &records };
+    report(&Vec::from_iter(hold("METHODS.md", &methods(&book))));
 }
 
 #[test]
 fn readme_counts_are_what_would_be_generated() {
-    let cards: Vec<&Card> = cards().collect();
-    let finding = match with_counts(&tree::read("README.md"), &counts(&cards, &ledger::papers())) {
+    let (cards, papers, records) = (Vec::from_iter(cards()), ledger::papers(), records());
+    let book = Book { cards: &cards, papers: &papers, records: &records };
+    let finding = match with_counts(&tree::read("README.md"), &counts(&book)) {
         Ok(readme) => hold("README.md", &readme),
         Err(e) => Some(e),
     };
@@ -252,7 +319,9 @@ fn a_title_is_built_once_a_card_answers_it() {
         file: "crates/tweedie/src/sampler/plms.rs",
     };
     let papers = ledger::papers();
-    let (none, one) = (methods(&[], &papers), methods(&[&CARD], &papers));
+    let page =
+        |cards: &[&Card], records: &[Record]| methods(&Book { cards, papers: &papers, records });
+    let (none, one) = (page(&[], &[]), page(&[&CARD], &[]));
     assert!(none.contains("Manifolds | 2022 | planned |"), "{none}");
     assert!(one.contains("Manifolds | 2022 | built |"));
     assert!(one.contains(
@@ -260,7 +329,18 @@ fn a_title_is_built_once_a_card_answers_it() {
     ));
     assert!(one.contains("https://arxiv.org/abs/2202.09778"));
     let listed = |text: &str| {
-        text.lines().filter(|l| l.ends_with("planned |") || l.ends_with("built |")).count()
+        text.lines()
+            .filter(|l| ["planned |", "built |", "short |"].iter().any(|s| l.ends_with(s)))
+            .count()
     };
     assert_eq!(listed(&none), papers.len());
+    let record = r#"{"id": "plms", "verdict": "short", "measure": "error", "world": "a plane", "bar": {"at-most": 0.5},
+        "measured": [{"arm": "baseline", "values": [9]}, {"arm": "method", "values": [0.25, 0.75, 0.5]}]}"#;
+    let record: Record = serde_json::from_str(record).expect("a record");
+    let short = page(&[&CARD], &[record]);
+    assert!(short.contains("Manifolds | 2022 | short |"));
+    assert!(
+        short.contains("| `plms` | error | a plane | 0.7500, wanted at most 0.5 | short |"),
+        "{short}"
+    );
 }
