@@ -294,3 +294,53 @@ fn a_damaged_checkpoint_is_refused_and_stays() {
         assert_eq!(std::fs::read(&path).unwrap().len(), cut);
     }
 }
+
+/// The configurations in the repository say what the code understands, and fit the size of a
+/// built-in model.
+#[test]
+fn the_configurations_of_the_repository_are_valid() {
+    use tweedie::model::classifier::{Classifier, ClassifierConfig};
+    use tweedie::model::config::{
+        AutoencoderKlConfig, ClipTextConfig, UNet2DConditionConfig, UNet2DConfig,
+    };
+    use tweedie::model::{AutoencoderKl, ClipText, UNet2D, UNet2DCondition};
+    use tweedie::train::config::TaskKind;
+    use tweedie::train::objective::{Objective, ObjectiveSettings};
+    use tweedie::weight::count;
+
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+    let device = Device::flex();
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|f| f.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 5);
+    for file in files {
+        let config = Config::read(&file).unwrap();
+        let weights = match config.task {
+            TaskKind::ClassImage => {
+                let network: UNet2DConfig = config.section("network").unwrap();
+                count(&UNet2D::new(network, &device).unwrap())
+            }
+            TaskKind::Autoencoder => {
+                let network: AutoencoderKlConfig = config.section("network").unwrap();
+                count(&AutoencoderKl::new(network, &device).unwrap())
+            }
+            TaskKind::TextLatent => {
+                let network: UNet2DConditionConfig = config.section("network").unwrap();
+                let mut text: ClipTextConfig = config.section("text_encoder").unwrap();
+                text.vocab_size = 1000;
+                count(&UNet2DCondition::new(network, &device).unwrap())
+                    + count(&ClipText::new(text, &device).unwrap())
+            }
+            TaskKind::Classifier => {
+                let network: ClassifierConfig = config.section("network").unwrap();
+                count(&Classifier::new(network, &device).unwrap())
+            }
+        };
+        assert!(weights * 2 < 7 << 20, "{}: {weights} weights", file.display());
+        if matches!(config.task, TaskKind::ClassImage | TaskKind::TextLatent) {
+            let settings: ObjectiveSettings = config.section("objective").unwrap();
+            Objective::new(&settings).unwrap();
+        }
+    }
+}
