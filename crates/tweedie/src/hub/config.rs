@@ -59,6 +59,9 @@ pub fn to_json<C: Config>(config: &C) -> Map<String, Value> {
     let mut sorted: BTreeMap<String, Value> = fields(config).into_iter().collect();
     if is_transformers(C::CLASS) {
         sorted.insert("architectures".to_owned(), json!([C::CLASS]));
+        // Without it transformers computes in the width of the stored weights, and diffusers in 32
+        // bits: a folder in f16 would not run.
+        sorted.insert("dtype".to_owned(), json!("float32"));
         sorted.insert("model_type".to_owned(), json!("clip_text_model"));
         sorted.insert("transformers_version".to_owned(), json!(TRANSFORMERS));
     } else {

@@ -13,6 +13,7 @@
 //! the folder.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -233,7 +234,11 @@ impl Folder {
             digest.update((bytes.as_slice().len() as u64).to_le_bytes());
             digest.update(bytes.as_slice());
         }
-        Ok(digest.finalize().iter().map(|b| format!("{b:02x}")).collect())
+        let mut hex = String::new();
+        for byte in digest.finalize() {
+            let _ = write!(hex, "{byte:02x}");
+        }
+        Ok(hex)
     }
 
     /// The names of the components that are there, in order. A folder that is a single component
@@ -383,7 +388,7 @@ impl Component {
             STEMS.map(|s| format!("{s}.safetensors")).join(" or ")
         );
         if !others.is_empty() {
-            why += &format!("; there are variants: {}", one_line(&others.join(", ")));
+            let _ = write!(why, "; there are variants: {}", one_line(&others.join(", ")));
         } else if self.exists("diffusion_pytorch_model.bin") || self.exists("pytorch_model.bin") {
             why += ", found only a .bin file; save the model with `safe_serialization=True`";
         }

@@ -151,6 +151,9 @@ fn inspect_part(folder: &Folder, name: &str, wants: &Wants<'_>) -> Part {
     part
 }
 
+/// Reads the settings of a component as those of one class.
+type ReadSettings = fn(&Component) -> Result<Map<String, Value>>;
+
 /// The settings worth showing, and whether the class can be run here.
 fn settings(component: &Component) -> Result<(Map<String, Value>, bool)> {
     fn changed<C: Config>(component: &Component) -> Result<Map<String, Value>> {
@@ -158,7 +161,7 @@ fn settings(component: &Component) -> Result<(Map<String, Value>, bool)> {
             (config::fields(&config::read::<C>(component)?), config::fields(&C::default()));
         Ok(found.into_iter().filter(|(k, v)| default.get(k) != Some(v)).collect())
     }
-    let known: &[(&str, fn(&Component) -> Result<Map<String, Value>>)] = &[
+    let known: &[(&str, ReadSettings)] = &[
         (UNet2DConfig::CLASS, changed::<UNet2DConfig>),
         (UNet2DConditionConfig::CLASS, changed::<UNet2DConditionConfig>),
         (DitConfig::CLASS, changed::<DitConfig>),

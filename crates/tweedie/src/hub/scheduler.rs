@@ -107,6 +107,7 @@ pub enum TimeShift {
 /// mean nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "the fields of the published class")]
 pub struct SchedulerConfig {
     /// The class.
     #[serde(rename = "_class_name")]
@@ -561,7 +562,7 @@ mod may_be_infinite {
     use serde::{Deserialize, Deserializer, Serializer, de};
     use serde_json::Value;
 
-    use super::super::json::number;
+    use crate::hub::json::number;
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
     pub(super) fn serialize<S: Serializer>(v: &f64, s: S) -> Result<S::Ok, S::Error> {

@@ -100,7 +100,10 @@ impl ClipVocabulary {
     pub fn files(&self, length: usize) -> Vec<(&'static str, String)> {
         let vocab: Map<String, Value> =
             self.tokens.iter().enumerate().map(|(id, t)| (t.clone(), json!(id))).collect();
-        let lines: String = self.merges.iter().map(|(a, b)| format!("{a} {b}\n")).collect();
+        let mut lines = String::from("#version: 0.2\n");
+        for (a, b) in &self.merges {
+            lines.extend([a, " ", b, "\n"]);
+        }
         let special = json!({
             "bos_token": START, "eos_token": END, "pad_token": END, "unk_token": END,
         });
@@ -118,7 +121,7 @@ impl ClipVocabulary {
         let text = |value: &Value| value.as_object().map(json::text).unwrap_or_default();
         vec![
             ("vocab.json", json::text(&vocab)),
-            ("merges.txt", format!("#version: 0.2\n{lines}")),
+            ("merges.txt", lines),
             ("special_tokens_map.json", text(&special)),
             ("tokenizer_config.json", text(&settings)),
         ]

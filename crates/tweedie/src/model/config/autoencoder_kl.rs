@@ -27,6 +27,7 @@ pub enum DecoderBlock {
 /// 3.1). The defaults are the class's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "the fields of the published class")]
 pub struct AutoencoderKlConfig {
     /// Channels of the images that go in.
     pub in_channels: usize,

@@ -20,6 +20,7 @@ pub enum CrossMidBlock {
 /// sequence of embeddings. The defaults are the class's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "the fields of the published class")]
 pub struct UNet2DConditionConfig {
     /// Side of the latents in pixels.
     pub sample_size: Option<Side>,
