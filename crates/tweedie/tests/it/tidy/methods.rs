@@ -275,14 +275,14 @@ fn hold(path: &str, generated: &str) -> Option<String> {
 
 #[test]
 fn methods_md_is_what_would_be_generated() {
-    let (cards, papers, records) = (Vec::from_iter(cards()), ledger::papers(), records());
+    let (cards, papers, records) = (cards().collect::<Vec<_>>(), ledger::papers(), records());
     let book = Book { cards: &cards, papers: &papers, records: &records };
     report(&Vec::from_iter(hold("METHODS.md", &methods(&book))));
 }
 
 #[test]
 fn readme_counts_are_what_would_be_generated() {
-    let (cards, papers, records) = (Vec::from_iter(cards()), ledger::papers(), records());
+    let (cards, papers, records) = (cards().collect::<Vec<_>>(), ledger::papers(), records());
     let book = Book { cards: &cards, papers: &papers, records: &records };
     let finding = match with_counts(&tree::read("README.md"), &counts(&book)) {
         Ok(readme) => hold("README.md", &readme),
