@@ -140,7 +140,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut watcher = Watcher::new(bar.clone(), stop, preview);
     let made = generate(&engine, &model, &spec, noise.as_ref(), &mut watcher);
     bar.finish_and_clear();
-    let made = made?;
+    let made = made.inspect_err(|_| target.take_back())?;
     let files = save(&target, &spec, &model, &made)?;
     if let Some(path) = &args.save_latents {
         save_latents(path, &made.latents)?;
@@ -300,6 +300,8 @@ fn noises(args: &Args, spec: &mut Spec) -> Result<Option<Noises>> {
 struct Target {
     folder: PathBuf,
     file: Option<PathBuf>,
+    /// Whether the folder is new.
+    new: bool,
 }
 
 impl Target {
@@ -309,6 +311,7 @@ impl Target {
             bail!("--out {}: one file for {count} pictures; give a folder", out.display());
         }
         let folder = if is_file { out.parent().unwrap_or(Path::new("")) } else { out }.to_owned();
+        let new = !folder.as_os_str().is_empty() && !folder.exists();
         // Better to say now that nothing can be written than after the work.
         if !folder.as_os_str().is_empty() {
             std::fs::create_dir_all(&folder)
@@ -317,7 +320,16 @@ impl Target {
         let probe = folder.join(".tweedie-probe");
         output::write(&probe, b"")?;
         std::fs::remove_file(&probe).with_context(|| probe.display().to_string())?;
-        Ok(Self { folder, file: is_file.then(|| out.to_owned()) })
+        Ok(Self { folder, file: is_file.then(|| out.to_owned()), new })
+    }
+}
+
+impl Target {
+    /// Takes an empty folder away that was made for nothing.
+    fn take_back(&self) {
+        if self.new {
+            let _ = std::fs::remove_dir(&self.folder);
+        }
     }
 }
 
