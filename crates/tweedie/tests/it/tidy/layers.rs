@@ -168,6 +168,29 @@ fn breaches(sources: &[Source]) -> Vec<String> {
     findings.into_iter().collect()
 }
 
+/// The fenced block below the heading `## Layers`.
+fn written_layers(architecture: &str) -> Option<&str> {
+    let section = architecture.split_once("\n## Layers\n")?.1;
+    let block = section.split_once("```text\n")?.1;
+    Some(block.split_once("```")?.0)
+}
+
+#[test]
+fn architecture_shows_these_layers() {
+    let rows: String = LAYERS.iter().map(|row| row.join(", ") + "\n").collect();
+    let text = tree::read("ARCHITECTURE.md");
+    let same = written_layers(&text) == Some(rows.as_str());
+    let finding = format!("ARCHITECTURE.md: the block under `## Layers` should read\n{rows}");
+    report(&Vec::from_iter((!same).then_some(finding)));
+}
+
+#[test]
+fn the_written_layers_are_read() {
+    let page = "# A\n\n## Layers\n\nText.\n\n```text\na, b\nc\n```\n\n```text\nd\n```\n";
+    assert_eq!(written_layers(page), Some("a, b\nc\n"));
+    assert!(written_layers("# A\n").is_none());
+}
+
 #[test]
 fn no_module_uses_one_above_it() {
     report(&breaches(&tree::sources()));
