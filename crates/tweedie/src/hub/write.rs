@@ -12,7 +12,7 @@
 //! model.write(&path)?;
 //! assert_eq!(Folder::open(&path)?.components().collect::<Vec<_>>(), ["unet", "scheduler"]);
 //! # std::fs::remove_dir_all(&path).ok();
-//! # tweedie::Result::Ok(())
+//! # Ok::<(), tweedie::Error>(())
 //! ```
 
 use std::collections::BTreeMap;
