@@ -9,9 +9,11 @@ use crate::data::shapes::scene::{Object, SIDE};
 /// How far an object's colour may be from its palette colour.
 const COLOUR_SHIFT: f64 = 42.0;
 /// The part of its contrast that an object may leave unexplained without a second look.
-const CLEAR_FIT: f64 = 0.03;
+const CLEAR_FIT: f64 = 0.06;
 /// The part of an object's contrast that drawing it must explain.
 const LEAST_GAIN: f64 = 0.5;
+/// The part from which on the first guess is taken without others.
+const CLEAR_GAIN: f64 = 0.75;
 /// By how much a second look must lessen the difference.
 const BETTER: f64 = 0.99;
 /// An object covers a pixel for another one's eyes from this share on.
@@ -45,18 +47,26 @@ impl Sight<'_> {
             let counts: Vec<bool> = (0..SIDE * SIDE)
                 .map(|p| !self.pieces[i + 1..].iter().any(|later| later.mask[p]))
                 .collect();
-            let Some((order, then)) = self.best(&found, i, &self.candidates(&found, i), &counts)
-            else {
-                continue;
+            let before = self.difference(&found, &counts);
+            let explained = |(order, left): &(Vec<Found>, f64)| {
+                let area =
+                    order.iter().find(|f| f.piece == i).map_or(0.0, |f| area(&f.object, &counts));
+                (before - left) / (apart2(piece.rgb, self.ground.rgb) * area).max(1.0)
             };
-            let area =
-                order.iter().find(|f| f.piece == i).map_or(0.0, |f| area(&f.object, &counts));
-            let gain = self.difference(&found, &counts) - then;
-            if gain >= LEAST_GAIN * apart2(piece.rgb, self.ground.rgb) * area {
+            let target = Target::alone(self.pixels, &self.ground, self.pieces, i);
+            let ranked = target.candidates(piece);
+            let mut best = self.best(&found, i, ranked.get(..1).unwrap_or_default(), &counts);
+            if target.crowded() && best.as_ref().is_some_and(|b| explained(b) < CLEAR_GAIN) {
+                let all = [ranked, self.among(&found, i)].concat();
+                best = self.best(&found, i, &all, &counts);
+            }
+            if let Some(best) = best
+                && explained(&best) >= LEAST_GAIN
+            {
                 if found.len() == 3 {
                     return Err(Why::TooManyObjects);
                 }
-                found = order;
+                found = best.0;
             }
         }
         if found.is_empty() {
@@ -80,27 +90,12 @@ impl Sight<'_> {
         canvas
     }
 
-    /// What piece `i` may be: the best fit, and more where others are near and it is not clear.
-    fn candidates(&self, found: &[Found], i: usize) -> Vec<Object> {
-        let target = Target::alone(self.pixels, &self.ground, self.pieces, i);
-        let ranked = target.candidates(&self.pieces[i]);
-        let clear = ranked.first().is_some_and(|(error, _)| *error < CLEAR_FIT);
-        let mut objects: Vec<Object> = ranked.into_iter().map(|(_, object)| object).collect();
-        if clear || !target.crowded() {
-            objects.truncate(1);
-        } else {
-            objects.extend(self.among(found, i));
-        }
-        objects
-    }
-
     /// What piece `i` may be among known objects, behind them and before them.
     fn among(&self, known: &[Found], i: usize) -> Vec<Object> {
         let piece = &self.pieces[i];
         let behind = Target::behind(self.pixels, &self.ground, &covered(known), piece);
         let before = Target::before(self.pixels, &self.draw(known), piece);
-        let both = behind.candidates(piece).into_iter().chain(before.candidates(piece));
-        both.map(|(_, object)| object).collect()
+        [behind.candidates(piece), before.candidates(piece)].concat()
     }
 
     /// Fits each object that leaves much unexplained once more, now that the others are known. Tells

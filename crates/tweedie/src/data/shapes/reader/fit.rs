@@ -92,14 +92,15 @@ impl Target {
         self.crowded
     }
 
-    /// The best objects of different shapes or places, best first, with the part of the target that
-    /// each leaves unexplained.
-    pub(super) fn candidates(&self, piece: &Piece) -> Vec<(f64, Object)> {
+    /// The objects of different shapes or places that leave least of the target unexplained, the best
+    /// first.
+    pub(super) fn candidates(&self, piece: &Piece) -> Vec<Object> {
         let starts = Shape::ALL.iter().flat_map(|&shape| self.starts(shape, piece));
         let coarse = starts.map(|start| self.refine(start, &COARSE));
         let mut left = self.ranked(coarse, &SOFT[1..2]);
         left.truncate(LEFT);
-        self.ranked(left.into_iter().map(|(_, object)| self.refine(object, &FINE)), &SOFT)
+        let fine = left.into_iter().map(|(_, object)| self.refine(object, &FINE));
+        self.ranked(fine, &SOFT).into_iter().map(|(_, object)| object).collect()
     }
 
     /// Objects with their errors, the best first.
