@@ -82,7 +82,11 @@ pub(crate) fn run(engine: &Engine, out: &Path, quiet: bool) -> Result<()> {
         return Ok(());
     }
     output::say(&format!("done in {}. Try next:", output::seconds(start.elapsed())));
-    output::say("  tweedie generate \"a large red circle on a white background\" --count 4");
+    if files.iter().any(|f| f.contains("shapes")) {
+        output::say("  tweedie generate \"a large red circle on a white background\" --count 4");
+    } else {
+        output::say("  tweedie generate bag --model builtin:fashion --count 4");
+    }
     output::say("  tweedie generate sneaker --model builtin:fashion --sampler euler --steps 10");
     output::say("  tweedie methods");
     Ok(())

@@ -11,8 +11,8 @@ use tweedie::data::{idx, root};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut numbers = std::env::args().skip(1).map(|a| a.parse::<u64>());
-    let count = numbers.next().unwrap_or(Ok(1000))?;
-    let clean = numbers.next().unwrap_or(Ok(20_000))?;
+    let count = numbers.next().unwrap_or(Ok(20))?;
+    let clean = numbers.next().unwrap_or(Ok(300))?;
     let seed = numbers.next().unwrap_or(Ok(1))?;
     let mut out = std::io::stdout().lock();
 
