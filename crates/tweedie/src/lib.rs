@@ -24,6 +24,7 @@ pub mod operator;
 pub mod oracle;
 pub mod prediction;
 pub mod process;
+pub mod prompt;
 pub mod random;
 pub mod run;
 pub mod sampler;

@@ -9,7 +9,7 @@ use super::tree::{self, Source};
 const LAYERS: &[&[&str]] = &[
     &["catalog", "error", "random"],
     &["level", "noise", "ops", "state", "weight"],
-    &["data", "grid", "media", "prediction", "process"],
+    &["data", "grid", "media", "prediction", "process", "prompt"],
     &["denoiser", "derivative", "guide", "operator", "sampler", "tap"],
     &["oracle", "run", "spec"],
     &["discrete", "edit", "parallel", "prune", "quant", "restore"],
