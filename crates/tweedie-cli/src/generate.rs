@@ -10,6 +10,7 @@ use tweedie::data::Images;
 use tweedie::engine::{Engine, Generated, Model, Noises, generate, instruction_set};
 use tweedie::hub::{Dtype, Output, TensorFile, write_safetensors};
 use tweedie::media::{Infotext, Panel, Sheet, decode_texts, encode_png};
+use tweedie::noise::Rng;
 use tweedie::spec::{Limits, NoiseFile, PartSpec, Spec, resolve_grid, resolve_sampler};
 
 use crate::progress::{self, Watcher};
@@ -65,6 +66,10 @@ pub(crate) struct Args {
     /// The seed of the first picture; picture k has seed + k.
     #[arg(long)]
     seed: Option<u64>,
+    /// Whose numbers the seed stands for: `tweedie`, or those of torch (diffusers, A1111) on a CPU,
+    /// `torch-cpu`, or a GPU, `torch-cuda`.
+    #[arg(long, value_name = "NAME")]
+    rng: Option<String>,
     /// How many pictures.
     #[arg(short, long)]
     count: Option<usize>,
@@ -186,6 +191,9 @@ fn asked(args: &Args) -> Result<(String, Spec)> {
         sampler: PartSpec::named(""),
         ..Spec::default()
     };
+    if let Some(rng) = &args.rng {
+        spec.rng = Rng::find(rng)?;
+    }
     spec.batch = spec.count.clamp(1, 8);
     if let Some(steps) = args.steps {
         spec.steps = steps;

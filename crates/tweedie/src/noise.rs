@@ -2,6 +2,12 @@
 
 use std::fmt::Debug;
 
+use serde::{Deserialize, Serialize};
+
+pub mod torch;
+
+pub use torch::{DrawnAs, Torch};
+
 use crate::error::{Error, Result};
 use crate::random::Key;
 use crate::state::State;
@@ -30,6 +36,67 @@ pub trait Noise: Debug + Send {
 
     /// Follows a resampling: row `i` goes on as a descendant of row `rows[i]`; twins draw apart.
     fn select(&mut self, rows: &[usize]);
+}
+
+/// Whose numbers a seed stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rng {
+    /// This program's own: the same on every machine.
+    #[default]
+    Tweedie,
+    /// Torch's CPU generator, diffusers' default in examples.
+    TorchCpu,
+    /// Torch on a GPU, the default of A1111's web interface.
+    TorchCuda,
+}
+
+impl Rng {
+    /// Every one, with its name.
+    pub const ALL: [(Self, &'static str); 3] = [
+        (Self::Tweedie, "tweedie"),
+        (Self::TorchCpu, "torch-cpu"),
+        (Self::TorchCuda, "torch-cuda"),
+    ];
+
+    /// Its name in specs and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tweedie => "tweedie",
+            Self::TorchCpu => "torch-cpu",
+            Self::TorchCuda => "torch-cuda",
+        }
+    }
+
+    /// The one of that name; `cpu`, `gpu` and `cuda`, as other programs write them, are torch's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unknown`].
+    pub fn find(name: &str) -> Result<Self> {
+        match name {
+            "cpu" => return Ok(Self::TorchCpu),
+            "gpu" | "cuda" => return Ok(Self::TorchCuda),
+            _ => {}
+        }
+        let found = Self::ALL.into_iter().find(|(_, n)| *n == name);
+        let names = Self::ALL.map(|(_, n)| n);
+        found.map(|(rng, _)| rng).ok_or_else(|| Error::unknown("source of noise", name, names))
+    }
+
+    /// Its noise from one seed a row. `drawn_as` counts for torch's: the type of the other program's
+    /// states.
+    pub fn of_seeds(
+        self,
+        seeds: impl IntoIterator<Item = u64>,
+        drawn_as: DrawnAs,
+    ) -> Box<dyn Noise> {
+        match self {
+            Self::Tweedie => Box::new(Seeded::of_seeds(seeds)),
+            Self::TorchCpu => Box::new(Torch::cpu(seeds).drawn_as(drawn_as)),
+            Self::TorchCuda => Box::new(Torch::cuda(seeds).drawn_as(drawn_as)),
+        }
+    }
 }
 
 /// Noise from one seed a row.

@@ -3,6 +3,11 @@
 //! A key is (seed, stream, index); ChaCha with 8 rounds turns it into bits, and the transforms to
 //! uniform and normal numbers use only `+ - * / sqrt`, which IEEE 754 rounds the same way
 //! everywhere, so that a seed means the same noise on every machine.
+//!
+//! Beside it stand the two generators of torch, for noise that other programs drew.
+
+pub mod mersenne;
+pub mod philox;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};

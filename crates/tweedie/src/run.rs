@@ -121,6 +121,23 @@ impl<'m> Run<'m> {
         Ok(Self { parts, x, x0: None, done: 0, cost: Cost::default() })
     }
 
+    /// A run that starts before step `first` of its grid with a state at that level: image to image.
+    /// Samplers count their steps as in the whole run, so that what depends on the count of steps
+    /// stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::new`]; [`Error::Setting`] where the grid has no such step.
+    pub fn starting_at(parts: Parts<'m>, x: State, first: usize) -> Result<Self> {
+        let mut run = Self::new(parts, x)?;
+        if first >= run.count() {
+            let why = format!("{first}, the grid has {} steps", run.count());
+            return Err(Error::setting("first step", why));
+        }
+        run.done = first;
+        Ok(run)
+    }
+
     /// Draws the first state from the process's prior.
     ///
     /// # Errors
@@ -266,6 +283,28 @@ impl<'m> Run<'m> {
             guide.select(rows);
         }
     }
+}
+
+/// The step that a run of image to image starts with, as every pipeline of diffusers counts it: of
+/// `steps` steps the last `floor(steps strength)` are walked.
+///
+/// The start is `process.perturb` of the picture at `levels[first_step]`, and [`Run::starting_at`]
+/// walks from there.
+///
+/// # Errors
+///
+/// [`Error::Setting`] for a strength outside 0 to 1, or one that leaves no step.
+pub fn first_step(steps: usize, strength: f64) -> Result<usize> {
+    if !(0.0..=1.0).contains(&strength) {
+        return Err(Error::setting("strength", format!("{strength}, wanted 0 to 1")));
+    }
+    // The product is taken in 64 bits and cut, as there.
+    let walked = ((steps as f64 * strength) as usize).min(steps);
+    if walked == 0 {
+        let why = format!("{strength} of {steps} steps is less than one step");
+        return Err(Error::setting("strength", why));
+    }
+    Ok(steps - walked)
 }
 
 /// The guided network as the sampler sees it.

@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::engine::cond::{classes_of, condition};
 use crate::engine::open::Model;
 use crate::error::{Error, Result};
-use crate::noise::{Noise, Recorded, Seeded};
+use crate::noise::{DrawnAs, Recorded};
 use crate::process::Process;
 use crate::run::{Observer, Parts, Progress, Run};
 use crate::spec::Spec;
@@ -244,7 +244,7 @@ fn parts<'m>(
     let taps =
         spec.taps.iter().map(|t| t.make(tap::entries(), Seam::Tap).map(tap::SharedTap::boxed));
     let seeds = (first..last).map(|k| spec.seed.wrapping_add(k as u64));
-    let noise: Box<dyn Noise> = Box::new(Seeded::of_seeds(seeds));
+    let noise = spec.rng.of_seeds(seeds, DrawnAs::Full);
     Ok(Parts {
         model: denoiser,
         process,

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::catalog::Seam;
 use crate::error::{Error, Result};
+use crate::noise::Rng;
 use crate::prediction::Prediction;
 use crate::{grid, guide, process, sampler, tap};
 
@@ -85,6 +86,9 @@ pub struct Spec {
     pub taps: Vec<PartSpec>,
     /// The seed of the first image.
     pub seed: u64,
+    /// Whose numbers the seed stands for: this program's, or torch's on a CPU or a GPU.
+    #[serde(skip_serializing_if = "is_own")]
+    pub rng: Rng,
     /// How many images.
     pub count: usize,
     /// How many images go through the network at once; it changes the speed and no picture.
@@ -125,6 +129,7 @@ impl Default for Spec {
             guides: Vec::new(),
             taps: Vec::new(),
             seed: 0,
+            rng: Rng::Tweedie,
             count: 1,
             batch: 1,
             width: None,
@@ -341,6 +346,11 @@ impl Spec {
         }
         Ok(hex)
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
+fn is_own(rng: &Rng) -> bool {
+    *rng == Rng::Tweedie
 }
 
 fn within(key: &str, found: usize, most: usize) -> Result<()> {
