@@ -6,18 +6,14 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use tweedie::data::Images;
-use tweedie::engine::{Engine, Generated, Model, Noises, generate, instruction_set};
+use tweedie::engine::{Engine, Generated, Model, Noises, RECORD, generate, instruction_set};
 use tweedie::hub::{Dtype, Output, TensorFile, write_safetensors};
-use tweedie::media::{Infotext, Panel, Sheet, decode_texts, encode_png};
+use tweedie::media::{Panel, Sheet, decode_texts, encode_png};
 use tweedie::noise::Rng;
-use tweedie::spec::{Limits, NoiseFile, PartSpec, Spec, resolve_grid, resolve_sampler};
+use tweedie::spec::{Limits, NoiseFile, Spec, resolve_grid, resolve_sampler};
 
 use crate::progress::{self, Watcher};
 use crate::{demo, output};
-
-/// The keyword of our own record in a PNG.
-const RECORD: &str = "tweedie";
 
 /// Make pictures.
 ///
@@ -85,6 +81,9 @@ pub(crate) struct Args {
     /// Threads; as many as there are cores where nothing is said. Changes no picture.
     #[arg(short, long, default_value_t = 0, hide_default_value = true)]
     threads: usize,
+    /// Where to compute: `cpu`, `vulkan`, `cuda:1` ...; `tweedie devices` lists what there is.
+    #[arg(long, default_value = "cpu")]
+    device: String,
     /// Initial noise from a safetensors file, in place of the seed's: a tensor
     /// [count, channels, height, width] of standard normal numbers.
     #[arg(long, value_name = "FILE")]
@@ -118,7 +117,7 @@ impl Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
-    let engine = Engine::cpu(args.threads)?;
+    let engine = Engine::on(&args.device, args.threads)?;
     if args.bare() && args.sampler.is_none() && args.steps.is_none() {
         return demo::run(&engine, &args.out, args.json);
     }
@@ -131,11 +130,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let noise = noises(args, &mut spec)?;
     spec.validate(&Limits::default())?;
-    let model = Model::open(&name, engine.device())?;
-    complete(&mut spec, &model, args.from.is_some())?;
+    let model = engine.open(&name)?;
     if args.from.is_some() {
         announce(&spec);
     }
+    complete(&mut spec, &model, args)?;
     let target = Target::new(&args.out, spec.count)?;
     let stop = progress::stop_flag()?;
     let evaluations = (spec.count * spec.steps) as u64;
@@ -157,7 +156,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "seconds": time.as_secs_f64(),
             "evaluations": made.cost.forward,
             "classes": made.classes,
-            "spec": spec,
+            "spec": made.spec,
         });
         output::say(&serde_json::to_string_pretty(&report)?);
     } else {
@@ -187,8 +186,6 @@ fn asked(args: &Args) -> Result<(String, Spec)> {
         guidance: args.guidance,
         width: args.width,
         height: args.height,
-        // The model's own is put in once it is open.
-        sampler: PartSpec::named(""),
         ..Spec::default()
     };
     if let Some(rng) = &args.rng {
@@ -208,9 +205,6 @@ fn asked(args: &Args) -> Result<(String, Spec)> {
     }
     spec.guides = args.guide.iter().map(|g| g.parse()).collect::<Result<_, _>>()?;
     spec.taps = args.tap.iter().map(|t| t.parse()).collect::<Result<_, _>>()?;
-    if spec.sampler.name.is_empty() {
-        spec.sampler = Spec::default().sampler;
-    }
     Ok((name, spec))
 }
 
@@ -249,23 +243,19 @@ fn announce(spec: &Spec) {
 }
 
 /// Puts in what only the model knows.
-fn complete(spec: &mut Spec, model: &Model, repeated: bool) -> Result<()> {
-    let hash = model.hash()?.to_owned();
-    if repeated && spec.model_hash.as_ref().is_some_and(|h| *h != hash) {
-        bail!(
-            "model `{}` is not the one that the picture was made with: its hash is {hash:.12}, the picture's {:.12}",
-            model.name,
-            spec.model_hash.as_deref().unwrap_or_default()
-        );
+fn complete(spec: &mut Spec, model: &Model, args: &Args) -> Result<()> {
+    if args.from.is_some() {
+        let hash = model.hash()?;
+        if let Some(wanted) = spec.model_hash.as_ref().filter(|h| *h != hash) {
+            bail!(
+                "model `{}` is not the one that the picture was made with: its hash is {hash:.12}, the picture's {wanted:.12}",
+                model.name
+            );
+        }
+    } else if args.sampler.is_none() {
+        spec.sampler = model.sampler.clone();
     }
-    if !repeated {
-        spec.model.clone_from(&model.name);
-        spec.grid = Some(spec.grid.clone().unwrap_or_else(|| model.grid.clone()));
-        spec.guidance = Some(spec.guidance.unwrap_or_else(|| model.default_guidance()));
-        instruction_set().clone_into(&mut spec.instruction_set);
-    }
-    spec.model_hash = Some(hash);
-    env!("CARGO_PKG_VERSION").clone_into(&mut spec.version);
+    *spec = model.completed(spec);
     Ok(())
 }
 
@@ -345,12 +335,12 @@ impl Target {
 fn save(target: &Target, spec: &Spec, model: &Model, made: &Generated) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for k in 0..spec.count {
-        let one = single(spec, made, k);
+        let one = made.spec_of(k);
         let path = match &target.file {
             Some(file) => file.clone(),
             None => target.folder.join(format!("{}-{}.png", plain(&one.model), one.seed)),
         };
-        output::write(&path, &png(&made.images, k, &one, model)?)?;
+        output::write(&path, &made.encode(model, k)?)?;
         files.push(path);
     }
     if spec.count > 1 {
@@ -375,40 +365,6 @@ fn label(model: &Model, made: &Generated, spec: &Spec, k: usize) -> String {
     let class = made.classes.as_ref().zip(model.classes.as_ref());
     let name = class.and_then(|(c, known)| known.names.get(c[k] as usize).cloned());
     name.unwrap_or_else(|| format!("seed {}", spec.seed.wrapping_add(k as u64)))
-}
-
-/// The spec of picture `k` alone.
-fn single(spec: &Spec, made: &Generated, k: usize) -> Spec {
-    let mut one = spec.clone();
-    one.seed = spec.seed.wrapping_add(k as u64);
-    (one.count, one.batch) = (1, 1);
-    if let Some(classes) = &made.classes {
-        one.classes = vec![classes[k]];
-    }
-    one
-}
-
-/// A PNG that says how it was made, for other programs and for this one.
-fn png(images: &Images, k: usize, spec: &Spec, model: &Model) -> Result<Vec<u8>> {
-    let grid = spec.grid.as_ref().map(ToString::to_string).unwrap_or_default();
-    let hash = spec.model_hash.clone().unwrap_or_default();
-    let info = Infotext {
-        prompt: spec.prompt.clone(),
-        negative: spec.negative.clone(),
-        fields: Vec::new(),
-    };
-    let info = info
-        .with("Steps", spec.steps)
-        .with("Sampler", &spec.sampler)
-        .with("Schedule type", grid)
-        .with("CFG scale", spec.guidance.unwrap_or(1.0))
-        .with("Seed", spec.seed)
-        .with("Size", format!("{}x{}", images.width, images.height))
-        .with("Model hash", format!("{hash:.10}"))
-        .with("Model", &model.name)
-        .with("Version", concat!("tweedie ", env!("CARGO_PKG_VERSION")));
-    let record = spec.to_json()?;
-    Ok(encode_png(images, k, &[("parameters", &info.to_string()), (RECORD, &record)])?)
 }
 
 /// A name as part of a file name.

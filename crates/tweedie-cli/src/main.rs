@@ -6,6 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 mod data;
 mod demo;
+mod devices;
 mod evaluate;
 mod generate;
 mod inspect;
@@ -40,6 +41,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Bring the public data sets that training and evaluation use.
     Data(data::Args),
+    /// List the devices that this program was built for and this machine has.
+    Devices(devices::Args),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Methods(args) => methods::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Data(args) => data::run(&args),
+        Command::Devices(args) => devices::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tweedie", &mut std::io::stdout());
             Ok(())

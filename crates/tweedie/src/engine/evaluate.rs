@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::data::Images;
 use crate::data::shapes::{Asked, Caption, Picture, Scene, Split, score};
-use crate::engine::generate::{Watch, generate, generate_each};
+use crate::engine::generate::{generate, generate_each};
+use crate::engine::watch::Watch;
 use crate::engine::{Engine, Model};
 use crate::error::{Error, Result};
 use crate::eval::accuracy::{Confusion, proportion};

@@ -1,7 +1,5 @@
 //! Runs a spec on a model.
 
-use std::ops::ControlFlow;
-
 use burn::tensor::{Tensor, TensorData};
 
 use crate::data::Images;
@@ -9,48 +7,14 @@ use crate::denoiser::Cost;
 use crate::engine::Engine;
 use crate::engine::cond::{classes_of, condition};
 use crate::engine::open::Model;
+use crate::engine::watch::{Forward, Watch};
 use crate::error::{Error, Result};
 use crate::noise::{DrawnAs, Recorded};
 use crate::process::Process;
-use crate::run::{Observer, Parts, Progress, Run};
+use crate::run::{Parts, Run};
 use crate::spec::Spec;
 use crate::state::State;
 use crate::{grid, guide, process, sampler, tap};
-
-/// Watches the making of pictures.
-pub trait Watch: Send {
-    /// Told after every step of a batch: images finished before, images in this batch, images in
-    /// all, and how far the batch is. `Break` ends everything.
-    fn step(&mut self, at: &Stage<'_>) -> ControlFlow<()>;
-
-    /// Asked before every evaluation of the network.
-    fn evaluate(&mut self) -> ControlFlow<()> {
-        ControlFlow::Continue(())
-    }
-}
-
-/// How far the making of pictures is.
-#[derive(Clone, Copy, Debug)]
-pub struct Stage<'a> {
-    /// The first image of the batch.
-    pub first: usize,
-    /// Images in the batch.
-    pub batch: usize,
-    /// Images in all.
-    pub count: usize,
-    /// How far the batch is.
-    pub progress: Progress<'a>,
-}
-
-/// Nobody watches.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Unwatching;
-
-impl Watch for Unwatching {
-    fn step(&mut self, _at: &Stage<'_>) -> ControlFlow<()> {
-        ControlFlow::Continue(())
-    }
-}
 
 /// Initial noise from elsewhere: `[count, channels, height, width]` standard normal numbers.
 #[derive(Clone, Debug)]
@@ -72,6 +36,8 @@ pub struct Generated {
     pub classes: Option<Vec<i64>>,
     /// What it cost: evaluations of the network, a row each.
     pub cost: Cost,
+    /// What was run, with everything put in that only the model knows.
+    pub spec: Spec,
 }
 
 /// Makes the pictures that a spec asks for.
@@ -173,6 +139,9 @@ fn inside(
         latents.extend(x.clone().into_data_as::<f32>().iter::<f32>());
         for row in 0..rows {
             // One picture at a time: a decoder's memory is that of one.
+            if watch.evaluate().is_break() {
+                return Err(Error::Stopped);
+            }
             let one = x.clone().narrow(0, row, 1);
             let shown = decoded(model, one)?;
             picture = [shown.dims()[1], shown.dims()[2], shown.dims()[3]];
@@ -188,6 +157,7 @@ fn inside(
         latents: Noises { shape: [spec.count, channels, height, width], values: latents },
         classes,
         cost,
+        spec: model.completed(spec),
     })
 }
 
@@ -256,22 +226,4 @@ fn parts<'m>(
         cond,
         requests: (first as u64..last as u64).collect(),
     })
-}
-
-struct Forward<'a> {
-    watch: &'a mut dyn Watch,
-    first: usize,
-    batch: usize,
-    count: usize,
-}
-
-impl Observer for Forward<'_> {
-    fn step(&mut self, progress: &Progress<'_>) -> ControlFlow<()> {
-        let (first, batch, count) = (self.first, self.batch, self.count);
-        self.watch.step(&Stage { first, batch, count, progress: *progress })
-    }
-
-    fn evaluate(&mut self) -> ControlFlow<()> {
-        self.watch.evaluate()
-    }
 }

@@ -1,18 +1,35 @@
-//! Where a run computes: a device and a pool of threads of its own.
+//! Where a run computes: a device and threads of its own.
+
+use std::cell::Cell;
+use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use crate::engine::device;
+use crate::engine::generate::{Generated, generate};
+use crate::engine::open::Model;
+use crate::engine::watch::Watch;
 use crate::error::{Error, Result};
+use crate::spec::Spec;
+
+thread_local! {
+    /// Whether this thread belongs to the pool of an engine.
+    static OURS: Cell<bool> = const { Cell::new(false) };
+}
 
 /// A device and the threads that work for it.
 ///
 /// Nothing in the library builds a global pool; everything that computes runs inside
-/// [`Engine::install`], so that `--threads` means what it says.
+/// [`Engine::install`], so that `--threads` means what it says. An engine may be shared: calls at
+/// the same time get a pool of that many threads each, because within one pool one call would wait
+/// on top of the other, and could not be stopped until that one ended.
 #[derive(Debug)]
 pub struct Engine {
     device: Device,
-    pool: ThreadPool,
+    threads: usize,
+    /// Pools that nobody uses at the moment.
+    idle: Mutex<Vec<ThreadPool>>,
 }
 
 impl Engine {
@@ -22,6 +39,22 @@ impl Engine {
     ///
     /// [`Error::Setting`] where the threads cannot be started or are absurdly many.
     pub fn cpu(threads: usize) -> Result<Self> {
+        Self::of(Device::flex(), threads)
+    }
+
+    /// A device by name: `cpu`, or `vulkan`, `cuda`, `metal`, `wgpu`, `rocm` where the library was
+    /// built with the feature of that name, with the number of the device after a colon
+    /// (`vulkan:1`). [`crate::engine::devices`] lists them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for a device that was not built in, [`Error::Unknown`] for a name
+    /// that is none, [`Error::Setting`] for a number that is none; as [`Engine::cpu`].
+    pub fn on(device: &str, threads: usize) -> Result<Self> {
+        Self::of(device::named(device)?, threads)
+    }
+
+    fn of(device: Device, threads: usize) -> Result<Self> {
         const MOST: usize = 1024;
         if threads > MOST {
             return Err(Error::setting(
@@ -29,12 +62,9 @@ impl Engine {
                 format!("{threads} where at most {MOST} make sense"),
             ));
         }
-        let pool = ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|i| format!("tweedie-{i}"))
-            .build()
-            .map_err(|e| Error::setting("threads", e.to_string()))?;
-        Ok(Self { device: Device::flex(), pool })
+        let first = pool(threads)?;
+        let threads = first.current_num_threads();
+        Ok(Self { device, threads, idle: Mutex::new(vec![first]) })
     }
 
     /// The device that models are opened on.
@@ -42,17 +72,52 @@ impl Engine {
         &self.device
     }
 
-    /// How many threads there are.
+    /// How many threads a call has.
     pub fn threads(&self) -> usize {
-        self.pool.current_num_threads()
+        self.threads
     }
 
-    /// Runs `f` in the pool.
+    /// Runs `f` on the threads of this engine.
     pub fn install<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
-        self.pool.install(f)
+        if OURS.get() {
+            // A call inside a call: it is on such threads already.
+            return f();
+        }
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        // Where the system refuses further threads, the caller's own has to do.
+        let Some(pool) = idle.or_else(|| pool(self.threads).ok()) else { return f() };
+        let result = pool.install(f);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(pool);
+        result
+    }
+
+    /// Opens `builtin:NAME`, or a model folder in the layout of diffusers.
+    ///
+    /// # Errors
+    ///
+    /// What is missing, of another shape or unknown, with the file and the key.
+    pub fn open(&self, name: &str) -> Result<Model> {
+        self.install(|| Model::open(name, &self.device))
+    }
+
+    /// Makes the pictures that a spec asks for; see [`generate`], which also takes initial noise.
+    ///
+    /// # Errors
+    ///
+    /// As [`generate`].
+    pub fn generate(&self, model: &Model, spec: &Spec, watch: &mut dyn Watch) -> Result<Generated> {
+        generate(self, model, spec, None, watch)
     }
 }
 
+fn pool(threads: usize) -> Result<ThreadPool> {
+    ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|i| format!("tweedie-{i}"))
+        .start_handler(|_| OURS.set(true))
+        .build()
+        .map_err(|e| Error::setting("threads", e.to_string()))
+}
 /// The instruction set that the kernels of this machine use. Pictures repeat bit for bit on the
 /// same one.
 pub fn instruction_set() -> &'static str {
@@ -69,5 +134,40 @@ pub fn instruction_set() -> &'static str {
     #[cfg(not(target_arch = "x86_64"))]
     {
         std::env::consts::ARCH
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn calls_at_the_same_time_do_not_wait_for_each_other() {
+        let engine = Engine::cpu(1).unwrap();
+        let ((to_a, at_a), (to_b, at_b)) = (channel::<()>(), channel::<()>());
+        // Each call ends only after the other has begun: on one pool of one thread that is never.
+        let meet = |say: Sender<()>, hear: Receiver<()>| {
+            engine.install(move || {
+                say.send(()).unwrap();
+                hear.recv_timeout(Duration::from_secs(20)).unwrap();
+                rayon::current_num_threads()
+            })
+        };
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| meet(to_b, at_a));
+            assert_eq!(meet(to_a, at_b), 1);
+            assert_eq!(other.join().unwrap(), 1);
+        });
+        assert_eq!(engine.idle.lock().unwrap().len(), 2);
+        assert_eq!(engine.install(|| engine.install(|| 7)), 7);
+    }
+
+    #[test]
+    fn absurd_counts_of_threads_are_refused() {
+        assert!(Engine::cpu(1 << 20).is_err());
+        assert_eq!(Engine::cpu(3).unwrap().threads(), 3);
     }
 }

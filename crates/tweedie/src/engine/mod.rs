@@ -4,12 +4,18 @@
 //! command line and the server call.
 
 mod cond;
+mod device;
 mod evaluate;
 mod generate;
 mod machine;
 mod open;
+mod record;
+mod watch;
 
+pub use device::{DeviceInfo, KINDS, Memory, built_with, devices, memory};
 pub use evaluate::{GROUPS, Group, Measured, evaluate_captions, evaluate_classes};
-pub use generate::{Generated, Noises, Stage, Unwatching, Watch, generate, generate_each, preview};
+pub use generate::{Generated, Noises, generate, generate_each, preview};
 pub use machine::{Engine, instruction_set};
 pub use open::{Classes, Model, Text, wanted};
+pub use record::RECORD;
+pub use watch::{Cancel, Cancellable, Stage, Unwatching, Watch};

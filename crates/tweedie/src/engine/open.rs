@@ -14,7 +14,7 @@ use crate::model::config::{
     AutoencoderKlConfig, ClipTextConfig, Config, DitConfig, UNet2DConditionConfig, UNet2DConfig,
 };
 use crate::model::{AutoencoderKl, ClipText, DiT, UNet2D, UNet2DCondition};
-use crate::spec::PartSpec;
+use crate::spec::{PartSpec, Spec};
 use crate::weight::{self, Parameters, Plan};
 
 /// The classes of a class-conditional model.
@@ -149,6 +149,27 @@ impl Model {
         let own = self.folder.json("tweedie.json").ok();
         let own = own.as_ref().and_then(|o| o.get("guidance")).and_then(Value::as_f64);
         own.unwrap_or(if self.text.is_some() { 7.5 } else { 1.0 })
+    }
+
+    /// What a run of this model is without further word: its own path, grid, sampler and guidance,
+    /// 20 steps, one picture of seed 0.
+    pub fn spec(&self) -> Spec {
+        let sampler = self.sampler.clone();
+        self.completed(&Spec { sampler, ..Spec::default() })
+    }
+
+    /// A spec with everything put in that only the model knows: its name, and the grid and guidance
+    /// where nothing was said.
+    #[must_use]
+    pub fn completed(&self, spec: &Spec) -> Spec {
+        Spec {
+            model: self.name.clone(),
+            grid: Some(spec.grid.clone().unwrap_or_else(|| self.grid.clone())),
+            guidance: Some(spec.guidance.unwrap_or_else(|| self.default_guidance())),
+            instruction_set: super::instruction_set().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..spec.clone()
+        }
     }
 
     /// Pixels for one position of the network's sample.

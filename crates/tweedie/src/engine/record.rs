@@ -1,0 +1,55 @@
+//! A picture as a file that says how it was made: for other programs, and for this one.
+
+use crate::engine::generate::Generated;
+use crate::engine::open::Model;
+use crate::error::Result;
+use crate::media::{Infotext, encode_png};
+use crate::spec::Spec;
+
+/// The keyword of the spec, as JSON, in a picture of this program.
+pub const RECORD: &str = "tweedie";
+
+impl Generated {
+    /// The spec of picture `k` alone: it repeats by itself.
+    pub fn spec_of(&self, k: usize) -> Spec {
+        let mut one = self.spec.clone();
+        one.seed = one.seed.wrapping_add(k as u64);
+        (one.count, one.batch) = (1, 1);
+        if let Some(classes) = &self.classes {
+            one.classes = classes.get(k).copied().into_iter().collect();
+        }
+        one
+    }
+
+    /// Picture `k` as a PNG file with two texts: A1111's `parameters`, and the spec as JSON under
+    /// [`RECORD`]. The model's hash is taken for it, which reads all of its weights once.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Setting`] for a picture that does not exist; what reading the weights says.
+    pub fn encode(&self, model: &Model, k: usize) -> Result<Vec<u8>> {
+        let mut spec = self.spec_of(k);
+        spec.model_hash = Some(model.hash()?.to_owned());
+        let info = self.infotext(&spec).to_string();
+        encode_png(&self.images, k, &[("parameters", &info), (RECORD, &spec.to_json()?)])
+    }
+
+    fn infotext(&self, spec: &Spec) -> Infotext {
+        let grid = spec.grid.as_ref().map(ToString::to_string).unwrap_or_default();
+        let hash = spec.model_hash.clone().unwrap_or_default();
+        let info = Infotext {
+            prompt: spec.prompt.clone(),
+            negative: spec.negative.clone(),
+            fields: Vec::new(),
+        };
+        info.with("Steps", spec.steps)
+            .with("Sampler", &spec.sampler)
+            .with("Schedule type", grid)
+            .with("CFG scale", spec.guidance.unwrap_or(1.0))
+            .with("Seed", spec.seed)
+            .with("Size", format!("{}x{}", self.images.width, self.images.height))
+            .with("Model hash", format!("{hash:.10}"))
+            .with("Model", &spec.model)
+            .with("Version", format!("tweedie {}", spec.version))
+    }
+}
