@@ -8,6 +8,7 @@ mod data;
 mod demo;
 mod devices;
 mod evaluate;
+mod forward;
 mod generate;
 mod inspect;
 mod methods;
@@ -39,6 +40,8 @@ enum Command {
     Methods(methods::Args),
     /// Say what a model folder or a file of weights holds.
     Inspect(inspect::Args),
+    /// Run one component of a model on given tensors.
+    Forward(forward::Args),
     /// Bring the public data sets that training and evaluation use.
     Data(data::Args),
     /// List the devices that this program was built for and this machine has.
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Methods(args) => methods::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Forward(args) => forward::run(&args),
         Command::Data(args) => data::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Completions { shell } => {

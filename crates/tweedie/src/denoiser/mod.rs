@@ -9,11 +9,13 @@ use crate::error::{Error, Result};
 use crate::level::{Level, Levels};
 use crate::state::State;
 
+mod asks;
 mod batched;
 mod branches;
 mod network;
 mod pass;
 
+pub use asks::{AskedClass, AskedSizes, Asks, field};
 pub use batched::{Batched, Seat};
 pub use branches::evaluate_branches;
 pub use network::{Network, NetworkDenoiser, Scaling, TimeCode, Times};
@@ -60,13 +62,14 @@ pub struct Cond {
     pub context: Option<Tensor<3>>,
     /// Which tokens of the context count, `[batch, tokens]`: 1 or 0.
     pub context_mask: Option<Tensor<2>>,
-    /// A pooled embedding `[batch, channels]`.
+    /// A pooled embedding `[batch, channels]`, such as that of a whole text.
     pub vector: Option<Tensor<2>>,
     /// The guidance weight that a guidance-distilled network is told, a row.
     pub guidance: Option<Arc<[f64]>>,
     /// The other endpoint of a bridge or residual process.
     pub endpoint: Option<State>,
-    /// Anything else a network asks for by name: a mask, a control image, a size.
+    /// Anything else a network asks for by name ([`field`]): sizes, channels beside the state, a
+    /// control picture.
     pub fields: BTreeMap<Arc<str>, State>,
     /// What the sample should not be of; the branch without a condition where this is empty.
     pub negative: Option<Box<Cond>>,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::denoiser::{Cond, Denoiser, Pass};
+use crate::denoiser::{Asks, Cond, Denoiser, Pass};
 use crate::error::Result;
 use crate::level::{Level, Levels};
 use crate::prediction::{Prediction, free_of_anchor};
@@ -28,7 +28,12 @@ pub trait Network: Parameters + Send + Sync {
     /// Every site that it announces, in order, once a pass.
     fn sites(&self) -> Vec<Site>;
 
-    /// The natural shape of one sample, batch left out, where the network fixes it.
+    /// What it wants to find in a condition.
+    fn asks(&self) -> Asks {
+        Asks::default()
+    }
+
+    /// The natural shape of one input, batch left out, where the network fixes it.
     fn sample_shape(&self) -> Option<Vec<usize>> {
         None
     }

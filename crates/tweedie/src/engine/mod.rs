@@ -3,19 +3,23 @@
 //! This is the one place where the parts meet: the library's own entry point, and all that the
 //! command line and the server call.
 
+mod component;
 mod cond;
 mod device;
 mod evaluate;
+mod forward;
 mod generate;
 mod machine;
 mod open;
 mod record;
 mod watch;
 
+pub use component::wanted;
 pub use device::{DeviceInfo, KINDS, Memory, built_with, devices, memory};
 pub use evaluate::{GROUPS, Group, Measured, evaluate_captions, evaluate_classes};
+pub use forward::{COMPONENTS, Forwarded, forward};
 pub use generate::{Generated, Noises, generate, generate_each, preview};
 pub use machine::{Engine, instruction_set};
-pub use open::{Classes, Model, Text, wanted};
+pub use open::{Classes, Model, Text};
 pub use record::RECORD;
 pub use watch::{Cancel, Cancellable, Stage, Unwatching, Watch};

@@ -1,21 +1,18 @@
 //! A model folder as something that can be run.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use burn::tensor::Device;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::denoiser::{Network, NetworkDenoiser, Scaling, TimeCode};
+use super::component;
+use crate::denoiser::{AskedClass, Asks, Network, NetworkDenoiser, Scaling, TimeCode};
 use crate::error::{Error, Result};
 use crate::hub::folder::{Component, Folder};
-use crate::hub::{ClipTokenizer, SchedulerConfig, Wanted, builtin, config, schedule};
-use crate::model::config::{
-    AutoencoderKlConfig, ClipTextConfig, Config, DitConfig, UNet2DConditionConfig, UNet2DConfig,
-};
-use crate::model::{AutoencoderKl, ClipText, DiT, UNet2D, UNet2DCondition};
+use crate::hub::{ClipTokenizer, SchedulerConfig, builtin, schedule};
+use crate::model::{AutoencoderKl, ClipText};
 use crate::spec::{PartSpec, Spec};
-use crate::weight::{self, Parameters, Plan};
 
 /// The classes of a class-conditional model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,7 +38,8 @@ pub struct Model {
     pub name: String,
     /// The network as a denoiser.
     pub denoiser: NetworkDenoiser,
-    /// The natural shape of one sample of the network: channels, height, width.
+    /// The natural shape of one sample: channels (of the latents where there are latents), height,
+    /// width.
     pub shape: [usize; 3],
     /// The decoder from latents to pictures, for latent models.
     pub decoder: Option<AutoencoderKl>,
@@ -84,13 +82,24 @@ impl Model {
                 "wanted a component `unet` or `transformer`, found neither",
             ));
         };
-        let component = folder.component(main)?;
-        let (network, shape, class_count) = network(&component, device)?;
+        let main = folder.component(main)?;
+        let network = component::denoising(&main, device)?;
+        let mut shape = input_shape(&main, &*network)?;
+        let class_count = match network.asks() {
+            Asks { class: AskedClass::Label(count), context: None, .. } => Some(count),
+            _ => None,
+        };
         let scheduler = SchedulerConfig::read(&folder.component("scheduler")?)?;
         let parts = schedule::parts(&scheduler)?;
         let has = |name: &str| folder.components().any(|c| c == name);
-        let decoder =
-            if has("vae") { Some(decoder(&folder.component("vae")?, device)?) } else { None };
+        let decoder = match has("vae") {
+            true => Some(component::autoencoder(&folder.component("vae")?, device)?),
+            false => None,
+        };
+        if let Some(decoder) = &decoder {
+            // The rest of the network's channels come with the condition.
+            shape[0] = shape[0].min(decoder.config().latent_channels);
+        }
         let text = if has("text_encoder") { Some(text(&folder, device)?) } else { None };
         let classes = class_count.map(|count| classes(&folder, count));
         Ok(Self {
@@ -191,101 +200,20 @@ fn short_name(name: &str) -> String {
     last.map_or_else(|| "model".to_owned(), |n| n.to_string_lossy().into_owned())
 }
 
-/// The network of a component by the class in its file, with the shape of a sample and its classes.
-fn network(
-    component: &Component,
-    device: &Device,
-) -> Result<(Arc<dyn Network>, [usize; 3], Option<usize>)> {
-    match component.class.as_str() {
-        "UNet2DModel" => {
-            let config: UNet2DConfig = config::read(component)?;
-            let (channels, side) = (config.in_channels, config.sample_size);
-            let classes = config.num_class_embeds;
-            let network = loaded(UNet2D::new(config, device)?, component)?;
-            Ok((Arc::new(network), shape(component, channels, side)?, classes))
-        }
-        "UNet2DConditionModel" => {
-            let config: UNet2DConditionConfig = config::read(component)?;
-            let (channels, side) = (config.in_channels, config.sample_size);
-            let network = loaded(UNet2DCondition::new(config, device)?, component)?;
-            Ok((Arc::new(network), shape(component, channels, side)?, None))
-        }
-        "DiTTransformer2DModel" => {
-            let config: DitConfig = config::read(component)?;
-            let side = crate::model::config::Side::Square(config.sample_size);
-            let channels = config.in_channels;
-            let classes = config.num_embeds_ada_norm.map(|n| n + 1);
-            let network = loaded(DiT::new(config, device)?, component)?;
-            Ok((Arc::new(network), shape(component, channels, Some(side))?, classes))
-        }
-        other => {
-            let known = ["UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel"];
-            Err(Error::unknown("network class", other, known))
-        }
-    }
-}
-
-fn shape(
-    component: &Component,
-    channels: usize,
-    side: Option<crate::model::config::Side>,
-) -> Result<[usize; 3]> {
-    let Some(side) = side else {
-        return Err(Error::format(
+/// The natural shape of the network's input, from its settings.
+fn input_shape(component: &Component, network: &dyn Network) -> Result<[usize; 3]> {
+    match network.sample_shape().as_deref() {
+        Some(&[channels, height, width]) => Ok([channels, height, width]),
+        _ => Err(Error::format(
             component.config_file.clone(),
             "sample_size",
             "wanted the size of a sample, found null",
-        ));
-    };
-    let [height, width] = side.height_width();
-    Ok([channels, height, width])
-}
-
-/// The tensors that a network of this class and these settings wants, for inspection; `None` for
-/// classes that are not known here.
-pub fn wanted(class: &str, config: &Map<String, Value>) -> Option<Result<Vec<Wanted>>> {
-    fn of<C: Config, T: Parameters>(
-        config: &Map<String, Value>,
-        make: impl Fn(C, &Device) -> Result<T>,
-    ) -> Result<Vec<Wanted>> {
-        let config: C = config::parse(std::path::Path::new("config.json"), config)?;
-        let mut wanted = Vec::new();
-        make(config, &Device::flex())?.each("", &mut |path, weight| {
-            wanted.push(Wanted::new(path, weight.shape().to_vec()));
-        });
-        Ok(wanted)
+        )),
     }
-    Some(match class {
-        "UNet2DModel" => of(config, UNet2D::new),
-        "UNet2DConditionModel" => of(config, UNet2DCondition::new),
-        "DiTTransformer2DModel" => of(config, DiT::new),
-        "AutoencoderKL" => of(config, AutoencoderKl::new),
-        "CLIPTextModel" => of(config, ClipText::new),
-        _ => return None,
-    })
-}
-
-/// Loads and prepares a network.
-fn loaded<T: Parameters>(mut network: T, component: &Component) -> Result<T> {
-    let tensors = component.tensors()?;
-    let misfit = weight::misfit(&network, &tensors);
-    if !misfit.is_empty() {
-        return Err(Error::format(tensors.name(), "", misfit.summary()));
-    }
-    weight::load(&mut network, &tensors)?;
-    weight::prepare(&mut network, &Plan { expand: true });
-    Ok(network)
-}
-
-fn decoder(component: &Component, device: &Device) -> Result<AutoencoderKl> {
-    let config: AutoencoderKlConfig = config::read(component)?;
-    loaded(AutoencoderKl::new(config, device)?, component)
 }
 
 fn text(folder: &Folder, device: &Device) -> Result<Text> {
-    let component = folder.component("text_encoder")?;
-    let config: ClipTextConfig = config::read(&component)?;
-    let encoder = loaded(ClipText::new(config, device)?, &component)?;
+    let encoder = component::text_encoder(&folder.component("text_encoder")?, device)?;
     let tokenizer = ClipTokenizer::read(&folder.component("tokenizer")?)?;
     Ok(Text { tokenizer, encoder })
 }

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use super::bytes::Bytes;
 use super::json::{self, one_line};
+use super::names;
 use super::tensor_set::TensorSet;
 use super::tensors::TensorFile;
 use crate::{Error, Result};
@@ -349,7 +350,7 @@ impl Component {
         STEMS.iter().any(|stem| self.plain(stem).is_some() || self.variants(stem).next().is_some())
     }
 
-    /// The plain weights.
+    /// The plain weights, under the names of today.
     ///
     /// # Errors
     /// There are none in safetensors (the error names what was looked for), or they are wrong.
@@ -379,7 +380,9 @@ impl Component {
             });
             let found = of_variant.is_some();
             if let Some(file) = of_variant.or_else(|| self.plain(stem)) {
-                return Ok(Weights { tensors: self.open(&file)?, variant: found });
+                let stored = self.open(&file)?;
+                let tensors = stored.renamed(|name| names::today(&self.class, name))?;
+                return Ok(Weights { tensors, variant: found });
             }
         }
         let others: Vec<String> = STEMS.iter().flat_map(|s| self.variants(s)).collect();

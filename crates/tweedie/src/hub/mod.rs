@@ -18,6 +18,7 @@ pub mod fuzz;
 mod header;
 pub mod inspect;
 pub mod json;
+mod names;
 pub mod save;
 pub mod schedule;
 pub mod scheduler;

@@ -10,7 +10,7 @@ use super::embed::{Sinusoid, TimeMlp, classes, lifted};
 use super::layers::{Conv2d, Embedding, Linear};
 use super::ops;
 use super::site::{Given, Maker, Sited, around};
-use crate::denoiser::{Cond, Network, Pass, Times};
+use crate::denoiser::{AskedClass, Asks, Cond, Network, Pass, Times};
 use crate::error::{Error, Result};
 use crate::parameters;
 use crate::state::State;
@@ -251,6 +251,15 @@ impl Network for DiT {
         let mut list = Vec::new();
         self.transformer_blocks.sites(&mut list);
         list
+    }
+
+    fn asks(&self) -> Asks {
+        let classes = self.config.num_embeds_ada_norm.map_or(0, |n| n + 1);
+        Asks {
+            channels: Some(self.config.in_channels),
+            class: AskedClass::Label(classes),
+            ..Asks::default()
+        }
     }
 
     fn sample_shape(&self) -> Option<Vec<usize>> {

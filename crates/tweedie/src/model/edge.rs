@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Tensor};
 
 use super::embed::lifted;
-use crate::denoiser::{Cond, Times};
+use crate::denoiser::{Cond, Times, field};
 use crate::error::{Error, Result};
 use crate::state::State;
 use crate::weight::Weight;
@@ -16,8 +16,9 @@ pub struct Image {
     dtype: DType,
 }
 
-/// Checks a state against what a network takes, and lifts it to the autodiff side where weights or
-/// conditions are on it.
+/// Checks a state, with the channels that the condition puts behind its own ([`field::BESIDE`]),
+/// against what a network takes, and lifts it to the autodiff side where weights or conditions are
+/// on it.
 ///
 /// # Errors
 ///
@@ -31,10 +32,19 @@ pub fn image(
     dropout: f64,
 ) -> Result<Image> {
     let x = x.view::<4>()?;
+    let dtype = x.dtype();
+    let x = if dtype == DType::F32 { x } else { x.cast(DType::F32) };
+    let x = with_beside(x, cond)?;
     let shape = x.dims();
     if shape[1] != channels || shape.contains(&0) {
+        let beside = cond.fields.contains_key(field::BESIDE);
+        let what = if beside {
+            "image for the network, with what goes beside it"
+        } else {
+            "image for the network"
+        };
         return Err(Error::Shape {
-            what: "image for the network".into(),
+            what: what.into(),
             wanted: vec![shape[0].max(1), channels, shape[2].max(1), shape[3].max(1)],
             found: shape.to_vec(),
         });
@@ -47,9 +57,23 @@ pub fn image(
     let tracked = trained
         || cond.context.as_ref().is_some_and(Tensor::is_autodiff)
         || cond.vector.as_ref().is_some_and(Tensor::is_autodiff);
-    let dtype = x.dtype();
-    let x = if dtype == DType::F32 { x } else { x.cast(DType::F32) };
     Ok(Image { x: if tracked { x.autodiff() } else { x }, dtype })
+}
+
+/// The image with the channels of the condition behind its own.
+fn with_beside(x: Tensor<4>, cond: &Cond) -> Result<Tensor<4>> {
+    let Some(beside) = cond.fields.get(field::BESIDE) else { return Ok(x) };
+    let beside = beside.view::<4>()?;
+    let ([batch, _, height, width], found) = (x.dims(), beside.dims());
+    if [found[0], found[2], found[3]] != [batch, height, width] {
+        return Err(Error::Shape {
+            what: "channels beside the image".into(),
+            wanted: vec![batch, found[1], height, width],
+            found: found.to_vec(),
+        });
+    }
+    let beside = if beside.dtype() == DType::F32 { beside } else { beside.cast(DType::F32) };
+    Ok(Tensor::cat(vec![x.clone(), lifted(beside, &x)], 1))
 }
 
 impl Image {

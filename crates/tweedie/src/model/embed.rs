@@ -1,11 +1,11 @@
 //! The embedding of time and class.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use tweedie_kernels as kernels;
 
 use super::layers::{Embedding, Linear};
 use super::ops;
-use crate::denoiser::Cond;
+use crate::denoiser::{AskedClass, Cond, field};
 use crate::error::{Error, Result};
 use crate::parameters;
 use crate::weight::{Parameters, Weight};
@@ -72,11 +72,11 @@ pub enum ClassEmbedding {
     Table(Embedding),
     /// The class is a number that is embedded as a time is.
     Time(TimeMlp, Sinusoid),
-    /// The vector of the condition as it is, of this width.
+    /// A vector in place of a class as it is, of this width.
     Identity(usize),
-    /// The vector of the condition, of this width, through two linear layers.
+    /// A vector of this width through two linear layers.
     Projected(TimeMlp, usize),
-    /// The vector of the condition, of this width, through one.
+    /// A vector of this width through one.
     Linear(Linear, usize),
 }
 
@@ -151,6 +151,17 @@ impl ClassEmbedding {
         })
     }
 
+    /// What it wants to find in a condition.
+    pub fn asks(&self) -> AskedClass {
+        match self {
+            Self::Table(table) => AskedClass::Label(table.rows()),
+            Self::Time(..) => AskedClass::Number,
+            Self::Identity(width) | Self::Projected(_, width) | Self::Linear(_, width) => {
+                AskedClass::Vector(*width)
+            }
+        }
+    }
+
     /// `[batch, width]` for a condition.
     ///
     /// # Errors
@@ -163,14 +174,20 @@ impl ClassEmbedding {
         batch: usize,
         beside: &Tensor<D>,
     ) -> Result<Tensor<2>> {
-        let vector = |width: usize| match &cond.vector {
-            Some(vector) if vector.dims() == [batch, width] => Ok(lifted(vector.clone(), beside)),
-            Some(vector) => Err(Error::Shape {
-                what: "vector of the condition".into(),
-                wanted: vec![batch, width],
-                found: vector.dims().to_vec(),
-            }),
-            None => Err(Error::unsupported("unet", "a vector in the condition")),
+        let vector = |width: usize| {
+            let vector = match cond.fields.get(field::CLASS_LABELS) {
+                Some(labels) => Some(labels.view::<2>()?.cast(DType::F32)),
+                None => cond.vector.clone(),
+            };
+            match vector {
+                Some(vector) if vector.dims() == [batch, width] => Ok(lifted(vector, beside)),
+                Some(vector) => Err(Error::Shape {
+                    what: "vector of the condition".into(),
+                    wanted: vec![batch, width],
+                    found: vector.dims().to_vec(),
+                }),
+                None => Err(Error::unsupported("unet", "a vector in the condition")),
+            }
         };
         match self {
             Self::Table(table) => {
@@ -178,11 +195,14 @@ impl ClassEmbedding {
                 Ok(lifted(table.forward(&rows), beside))
             }
             Self::Time(mlp, sinusoid) => {
-                let Some(class) = &cond.class else {
-                    return Err(Error::unsupported("unet", "a class in the condition"));
+                let values: Vec<f64> = match (&cond.class, cond.fields.get(field::CLASS_LABELS)) {
+                    (Some(class), _) => class.iter().map(|&c| c as f64).collect(),
+                    (None, Some(labels)) => labels.to_rows().concat(),
+                    (None, None) => {
+                        return Err(Error::unsupported("unet", "a class in the condition"));
+                    }
                 };
-                check_count(class.len(), batch)?;
-                let values: Vec<f64> = class.iter().map(|&c| c as f64).collect();
+                check_count(values.len(), batch)?;
                 Ok(mlp.forward(sinusoid.of(&values, beside), None))
             }
             Self::Identity(width) => vector(*width),

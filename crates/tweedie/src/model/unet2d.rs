@@ -9,7 +9,7 @@ use super::layers::{Conv2d, GroupNorm};
 use super::resnet::ResnetPlan;
 use super::site::{Given, Maker, Sited};
 use super::unet::{Body, BodyPlan, LevelPlan, MixerPlan};
-use crate::denoiser::{Cond, Network, Pass, Times};
+use crate::denoiser::{Asks, Cond, Network, Pass, Times};
 use crate::error::Result;
 use crate::parameters;
 use crate::state::State;
@@ -138,6 +138,14 @@ impl Network for UNet2D {
         let mut list = Vec::new();
         self.body.sites(&mut list);
         list
+    }
+
+    fn asks(&self) -> Asks {
+        Asks {
+            channels: Some(self.config.in_channels),
+            class: self.class_embedding.as_ref().map(ClassEmbedding::asks).unwrap_or_default(),
+            ..Asks::default()
+        }
     }
 
     fn sample_shape(&self) -> Option<Vec<usize>> {

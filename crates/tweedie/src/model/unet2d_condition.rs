@@ -11,7 +11,7 @@ use super::resnet::ResnetPlan;
 use super::site::{Given, Maker, Sited};
 use super::transformer::TransformerPlan;
 use super::unet::{Body, BodyPlan, LevelPlan, MixerPlan};
-use crate::denoiser::{Cond, Network, Pass, Times};
+use crate::denoiser::{AskedSizes, Asks, Cond, Network, Pass, Times, field};
 use crate::error::{Error, Result};
 use crate::parameters;
 use crate::state::State;
@@ -136,22 +136,38 @@ impl UNet2DCondition {
         Ok((image.with(context), bias))
     }
 
+    /// The embedded guidance weight, `[batch, width]`, for networks that are told one.
+    fn guidance(&self, cond: &Cond, image: &Image) -> Result<Option<Tensor<2>>> {
+        let Some(width) = self.config.time_cond_proj_dim else { return Ok(None) };
+        let batch = image.x.dims()[0];
+        if let Some(embedded) = cond.fields.get(field::TIMESTEP_COND) {
+            let embedded = image.with(&embedded.view::<2>()?);
+            if embedded.dims() != [batch, width] {
+                return Err(Error::Shape {
+                    what: "embedded guidance weight".into(),
+                    wanted: vec![batch, width],
+                    found: embedded.dims().to_vec(),
+                });
+            }
+            return Ok(Some(embedded));
+        }
+        match &cond.guidance {
+            Some(guidance) if guidance.len() == batch => {
+                Ok(Some(guidance_embedding(guidance, width, &image.x)))
+            }
+            Some(guidance) => Err(Error::Shape {
+                what: "guidance weights of a batch".into(),
+                wanted: vec![batch],
+                found: vec![guidance.len()],
+            }),
+            None => Ok(None),
+        }
+    }
+
     /// The embedded time with all that is added to it.
     fn embedded(&self, times: &[f64], cond: &Cond, image: &Image) -> Result<Tensor<2>> {
         let batch = times.len();
-        let guidance = match (self.config.time_cond_proj_dim, &cond.guidance) {
-            (Some(width), Some(guidance)) if guidance.len() == batch => {
-                Some(guidance_embedding(guidance, width, &image.x))
-            }
-            (Some(_), Some(guidance)) => {
-                return Err(Error::Shape {
-                    what: "guidance weights of a batch".into(),
-                    wanted: vec![batch],
-                    found: vec![guidance.len()],
-                });
-            }
-            _ => None,
-        };
+        let guidance = self.guidance(cond, image)?;
         let mut embedded = self.time_embedding.forward(self.sinusoid.of(times, &image.x), guidance);
         if let Some(class) = &self.class_embedding {
             embedded = embedded + class.forward(cond, batch, &image.x)?;
@@ -201,7 +217,7 @@ impl TextTime {
         let Some(text) = &cond.vector else {
             return Err(Error::unsupported("unet", "a pooled text embedding in the condition"));
         };
-        let Some(ids) = cond.fields.get("time_ids") else {
+        let Some(ids) = cond.fields.get(field::TIME_IDS) else {
             return Err(Error::unsupported("unet", "a field `time_ids` in the condition"));
         };
         let ids: Vec<f64> = ids.to_rows().into_iter().flatten().collect();
@@ -282,6 +298,19 @@ impl Network for UNet2DCondition {
         let mut list = Vec::new();
         self.body.sites(&mut list);
         list
+    }
+
+    fn asks(&self) -> Asks {
+        Asks {
+            channels: Some(self.config.in_channels),
+            class: self.class_embedding.as_ref().map(ClassEmbedding::asks).unwrap_or_default(),
+            context: self.config.cross_attention_dim.get(0),
+            sizes: self
+                .add_embedding
+                .as_ref()
+                .map(|added| AskedSizes { total: added.width, each: added.sizes.width }),
+            guidance: self.config.time_cond_proj_dim,
+        }
     }
 
     fn sample_shape(&self) -> Option<Vec<usize>> {
