@@ -47,7 +47,7 @@ mod tests {
         assert_eq!(text("text_model.embeddings.position_ids"), None);
         let projection = today("CLIPTextModelWithProjection", "text_projection.weight");
         assert_eq!(projection.as_deref(), Some("text_projection.weight"));
-        let vae = |name| today("AutoencoderKL", name);
+        let vae = |name: &str| today("AutoencoderKL", name);
         for (old, new) in [
             ("query.weight", "to_q.weight"),
             ("key.bias", "to_k.bias"),
