@@ -10,6 +10,7 @@ use tweedie::engine::{Engine, Generated, Model, Noises, RECORD, generate, instru
 use tweedie::hub::{Dtype, Output, TensorFile, write_safetensors};
 use tweedie::media::{Panel, Sheet, decode_texts, encode_png};
 use tweedie::noise::Rng;
+use tweedie::prompt::Emphasis;
 use tweedie::spec::{Limits, NoiseFile, Spec, resolve_grid, resolve_sampler};
 
 use crate::progress::{self, Watcher};
@@ -38,6 +39,13 @@ pub(crate) struct Args {
     /// What the pictures should not be of.
     #[arg(short, long)]
     negative: Option<String>,
+    /// Which layer of the text encoder to take, counted from the last, which is 1; the model's own
+    /// where nothing is said.
+    #[arg(long, value_name = "N")]
+    clip_skip: Option<usize>,
+    /// How weights in prompts act.
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(Emphasis::NAMES))]
+    emphasis: Option<String>,
     /// Classes by number, for class-conditional models; image k takes the k-th, in turn.
     #[arg(long, value_delimiter = ',', value_name = "N,...")]
     class: Vec<i64>,
@@ -95,7 +103,7 @@ pub(crate) struct Args {
     #[arg(short, long, default_value = "out", value_name = "DIR|FILE.png")]
     out: PathBuf,
     /// Repeat the picture of this PNG file, from the record in it.
-    #[arg(long, value_name = "FILE.png", conflicts_with_all = ["prompt", "sampler", "grid", "steps", "seed", "count", "negative", "class"])]
+    #[arg(long, value_name = "FILE.png", conflicts_with_all = ["prompt", "sampler", "grid", "steps", "seed", "count", "negative", "class", "clip_skip", "emphasis"])]
     from: Option<PathBuf>,
     /// Print a report as JSON on standard output and nothing else.
     #[arg(long)]
@@ -180,6 +188,7 @@ fn asked(args: &Args) -> Result<(String, Spec)> {
     let mut spec = Spec {
         prompt: args.prompt.clone().unwrap_or_default(),
         negative: args.negative.clone().unwrap_or_default(),
+        clip_skip: args.clip_skip,
         classes: args.class.clone(),
         seed: args.seed.unwrap_or_default(),
         count: args.count.unwrap_or(1),
@@ -194,6 +203,9 @@ fn asked(args: &Args) -> Result<(String, Spec)> {
     spec.batch = spec.count.clamp(1, 8);
     if let Some(steps) = args.steps {
         spec.steps = steps;
+    }
+    if let Some(name) = &args.emphasis {
+        spec.emphasis = name.parse()?;
     }
     if let Some(grid) = &args.grid {
         spec.grid = Some(resolve_grid(&grid.parse()?)?);

@@ -3,7 +3,8 @@
 use burn::tensor::Tensor;
 
 use crate::denoiser::Cond;
-use crate::engine::open::{Classes, Model, Text};
+use crate::engine::open::{Classes, Model};
+use crate::engine::text::{EncodedPrompt, Reading};
 use crate::error::{Error, Result};
 use crate::spec::Spec;
 
@@ -50,11 +51,62 @@ fn class_named(classes: &Classes, name: &str) -> Result<i64> {
     }
 }
 
+/// The encoded prompts of a run: what the pictures should be of, in turn, and what not.
+pub(super) struct Texts {
+    positive: Vec<EncodedPrompt>,
+    negative: EncodedPrompt,
+}
+
+impl Texts {
+    /// Encodes the prompts of a run; `None` for models without a text encoder. Picture `k` is of
+    /// `prompts[k % prompts.len()]`, or of the spec's prompt where there are none.
+    ///
+    /// All prompts of the run, the negative one too, have as many windows as the longest of them:
+    /// a picture depends on the run's prompts, never on its batch.
+    pub(super) fn encode(model: &Model, spec: &Spec, prompts: &[String]) -> Result<Option<Self>> {
+        let Some(text) = &model.text else {
+            if !spec.negative.is_empty() {
+                let why = format!("{} takes no prompt", model.name);
+                return Err(Error::setting("negative", why));
+            }
+            if !spec.prompt.is_empty() && model.classes.is_none() {
+                let why = format!("{} takes no prompt", model.name);
+                return Err(Error::setting("prompt", why));
+            }
+            return Ok(None);
+        };
+        let own = [spec.prompt.as_str()];
+        let mut all: Vec<&str> = prompts.iter().map(String::as_str).collect();
+        if all.is_empty() {
+            all.extend(own);
+        }
+        all.push(&spec.negative);
+        let mut positive = text.encode(&all, Reading::of(spec))?;
+        let Some(mut negative) = positive.pop() else {
+            return Err(Error::unsupported("a prompt", "a text encoder"));
+        };
+        if text.zeros_for_empty && spec.negative.is_empty() {
+            negative = negative.zeros_like();
+        }
+        Ok(Some(Self { positive, negative }))
+    }
+
+    fn of(&self, k: usize) -> &EncodedPrompt {
+        &self.positive[k % self.positive.len()]
+    }
+}
+
+fn rows_of<const D: usize>(
+    rows: &[&EncodedPrompt],
+    of: impl Fn(&EncodedPrompt) -> Tensor<D>,
+) -> Tensor<D> {
+    Tensor::cat(rows.iter().map(|e| of(e)).collect(), 0)
+}
+
 /// The condition of the images `from..to`, with the negative one beside it.
 pub(super) fn condition(
     model: &Model,
-    spec: &Spec,
-    prompts: &[String],
+    texts: Option<&Texts>,
     classes: Option<&[i64]>,
     from: usize,
     to: usize,
@@ -66,44 +118,12 @@ pub(super) fn condition(
             cond.negative = Some(Box::new(Cond::of_class(vec![none; to - from])));
         }
     }
-    match &model.text {
-        Some(text) => {
-            let of = |k: usize| match prompts {
-                [] => spec.prompt.as_str(),
-                several => several[k % several.len()].as_str(),
-            };
-            cond.context = Some(embedded(text, &(from..to).map(of).collect::<Vec<_>>())?);
-            let negative = vec![spec.negative.as_str(); to - from];
-            let context = Some(embedded(text, &negative)?);
-            cond.negative = Some(Box::new(Cond { context, ..Cond::default() }));
-        }
-        None if !spec.negative.is_empty() => {
-            let why = format!("{} takes no prompt", model.name);
-            return Err(Error::setting("negative", why));
-        }
-        None if !spec.prompt.is_empty() && model.classes.is_none() => {
-            let why = format!("{} takes no prompt", model.name);
-            return Err(Error::setting("prompt", why));
-        }
-        None => {}
+    if let Some(texts) = texts {
+        let rows: Vec<&EncodedPrompt> = (from..to).map(|k| texts.of(k)).collect();
+        cond.context = Some(rows_of(&rows, |e| e.context.clone()));
+        let negative = vec![&texts.negative; to - from];
+        let context = Some(rows_of(&negative, |e| e.context.clone()));
+        cond.negative = Some(Box::new(Cond { context, ..Cond::default() }));
     }
     Ok(cond)
-}
-
-/// Prompts, one a row, embedded; each different one goes through the encoder once and alone, so that
-/// a row does not depend on its batch.
-fn embedded(text: &Text, prompts: &[&str]) -> Result<Tensor<3>> {
-    let mut known: Vec<(&str, Tensor<3>)> = Vec::new();
-    let mut rows = Vec::with_capacity(prompts.len());
-    for prompt in prompts {
-        if let Some((_, hidden)) = known.iter().find(|(p, _)| p == prompt) {
-            rows.push(hidden.clone());
-            continue;
-        }
-        let tokens = text.tokenizer.encode(prompt)?;
-        let hidden = text.encoder.encode(&[tokens.ids], 0)?.hidden;
-        known.push((prompt, hidden.clone()));
-        rows.push(hidden);
-    }
-    Ok(Tensor::cat(rows, 0))
 }

@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, TensorData};
 use crate::data::Images;
 use crate::denoiser::Cost;
 use crate::engine::Engine;
-use crate::engine::cond::{classes_of, condition};
+use crate::engine::cond::{Texts, classes_of, condition};
 use crate::engine::open::Model;
 use crate::engine::watch::{Forward, Watch};
 use crate::error::{Error, Result};
@@ -101,6 +101,7 @@ fn inside(
     let process: Box<dyn Process> =
         process.make(process::entries(), crate::catalog::Seam::Process)?;
     let classes = classes_of(model, spec)?;
+    let texts = Texts::encode(model, spec, prompts)?;
     let mut denoiser = model.denoiser.clone();
     if let Some(prediction) = spec.prediction {
         denoiser.scaling = crate::denoiser::Scaling::Predict(prediction);
@@ -113,7 +114,7 @@ fn inside(
     for first in (0..spec.count).step_by(batch) {
         let last = (first + batch).min(spec.count);
         let rows = last - first;
-        let cond = condition(model, spec, prompts, classes.as_deref(), first, last)?;
+        let cond = condition(model, texts.as_ref(), classes.as_deref(), first, last)?;
         let mut parts = parts(model, &denoiser, spec, process.as_ref(), cond, first, last)?;
         let like = State::new(Tensor::<4>::zeros([rows, channels, height, width], engine.device()));
         let run = match noises {

@@ -12,6 +12,7 @@ mod generate;
 mod machine;
 mod open;
 mod record;
+mod text;
 mod watch;
 
 pub use component::wanted;
@@ -20,6 +21,7 @@ pub use evaluate::{GROUPS, Group, Measured, evaluate_captions, evaluate_classes}
 pub use forward::{COMPONENTS, Forwarded, forward};
 pub use generate::{Generated, Noises, generate, generate_each, preview};
 pub use machine::{Engine, instruction_set};
-pub use open::{Classes, Model, Text};
+pub use open::{Classes, Model};
 pub use record::RECORD;
+pub use text::{EncodedPrompt, Reading, Text, TextPart};
 pub use watch::{Cancel, Cancellable, Stage, Unwatching, Watch};

@@ -8,10 +8,11 @@ use sha2::{Digest, Sha256};
 
 use super::component;
 use crate::denoiser::{AskedClass, Asks, Network, NetworkDenoiser, Scaling, TimeCode};
+use crate::engine::text::{Text, TextPart};
 use crate::error::{Error, Result};
 use crate::hub::folder::{Component, Folder};
 use crate::hub::{ClipTokenizer, SchedulerConfig, builtin, schedule};
-use crate::model::{AutoencoderKl, ClipText};
+use crate::model::AutoencoderKl;
 use crate::spec::{PartSpec, Spec};
 
 /// The classes of a class-conditional model.
@@ -21,15 +22,6 @@ pub struct Classes {
     pub names: Vec<String>,
     /// The class that stands for 'none', where the network has learnt one.
     pub none: Option<i64>,
-}
-
-/// The text side of a model.
-#[derive(Debug)]
-pub struct Text {
-    /// Words to tokens.
-    pub tokenizer: ClipTokenizer,
-    /// Tokens to embeddings.
-    pub encoder: ClipText,
 }
 
 /// A model that can be run: a network, what it was trained with, and what stands around it.
@@ -215,7 +207,7 @@ fn input_shape(component: &Component, network: &dyn Network) -> Result<[usize; 3
 fn text(folder: &Folder, device: &Device) -> Result<Text> {
     let encoder = component::text_encoder(&folder.component("text_encoder")?, device)?;
     let tokenizer = ClipTokenizer::read(&folder.component("tokenizer")?)?;
-    Ok(Text { tokenizer, encoder })
+    Ok(Text { parts: vec![TextPart { tokenizer, encoder }], inner: false, zeros_for_empty: false })
 }
 
 /// Names from `id2label` of the index; the class behind the last name stands for 'none'.

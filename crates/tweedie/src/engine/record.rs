@@ -4,6 +4,7 @@ use crate::engine::generate::Generated;
 use crate::engine::open::Model;
 use crate::error::Result;
 use crate::media::{Infotext, encode_png};
+use crate::prompt::Emphasis;
 use crate::spec::Spec;
 
 /// The keyword of the spec, as JSON, in a picture of this program.
@@ -42,14 +43,23 @@ impl Generated {
             negative: spec.negative.clone(),
             fields: Vec::new(),
         };
-        info.with("Steps", spec.steps)
+        let info = info
+            .with("Steps", spec.steps)
             .with("Sampler", &spec.sampler)
             .with("Schedule type", grid)
             .with("CFG scale", spec.guidance.unwrap_or(1.0))
             .with("Seed", spec.seed)
             .with("Size", format!("{}x{}", self.images.width, self.images.height))
             .with("Model hash", format!("{hash:.10}"))
-            .with("Model", &spec.model)
-            .with("Version", format!("tweedie {}", spec.version))
+            .with("Model", &spec.model);
+        let info = match spec.clip_skip {
+            Some(skip) => info.with("Clip skip", skip),
+            None => info,
+        };
+        let info = match spec.emphasis {
+            Emphasis::KeepMean => info,
+            other => info.with("Emphasis", other),
+        };
+        info.with("Version", format!("tweedie {}", spec.version))
     }
 }

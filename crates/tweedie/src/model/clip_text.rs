@@ -67,6 +67,8 @@ parameters!(ClipText {
 pub struct EncodedText {
     /// A vector a token, `[batch, tokens, width]`.
     pub hidden: Tensor<3>,
+    /// The same before the final norm.
+    pub inner: Tensor<3>,
     /// A vector a text, `[batch, width]`: that of its end token after the last layer.
     pub pooled: Tensor<2>,
 }
@@ -119,11 +121,46 @@ impl ClipText {
     ///
     /// As [`ClipText::encode`], and what a tap says.
     pub fn encode_in(&self, ids: &[Vec<i64>], skip: usize, pass: &mut Pass) -> Result<EncodedText> {
+        let embedded = self.embed(ids)?;
+        self.encode_embedded(embedded, ids, skip, pass)
+    }
+
+    /// The vectors of tokens as the table has them, `[batch, tokens, width]`, without positions:
+    /// what [`ClipText::encode_embedded`] takes, so that learned vectors can stand among them.
+    ///
+    /// # Errors
+    ///
+    /// As [`ClipText::encode`].
+    pub fn embed(&self, ids: &[Vec<i64>]) -> Result<Tensor<3>> {
+        let tokens = self.check(ids, 0)?;
+        let flat: Vec<i64> = ids.iter().flatten().copied().collect();
+        let embedded = self.token_embedding.forward(&flat);
+        Ok(embedded.reshape([ids.len(), tokens, self.config.hidden_size]))
+    }
+
+    /// As [`ClipText::encode_in`], from vectors in place of tokens; `ids` still say where each text
+    /// ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`ClipText::encode_in`]; [`Error::Shape`] for vectors of another shape.
+    pub fn encode_embedded(
+        &self,
+        embedded: Tensor<3>,
+        ids: &[Vec<i64>],
+        skip: usize,
+        pass: &mut Pass,
+    ) -> Result<EncodedText> {
         let tokens = self.check(ids, skip)?;
         let (batch, width) = (ids.len(), self.config.hidden_size);
-        let flat: Vec<i64> = ids.iter().flatten().copied().collect();
+        if embedded.dims() != [batch, tokens, width] {
+            return Err(Error::Shape {
+                what: "vectors of tokens".into(),
+                wanted: vec![batch, tokens, width],
+                found: embedded.dims().to_vec(),
+            });
+        }
         let places: Vec<i64> = (0..tokens as i64).collect();
-        let embedded = self.token_embedding.forward(&flat).reshape([batch, tokens, width]);
         let places = self.position_embedding.forward(&places).unsqueeze::<3>();
         let given =
             Given { bias: Some(causal(batch, tokens, &embedded.device())), ..Given::default() };
@@ -135,7 +172,7 @@ impl ClipText {
             }
             hidden = layer.forward(hidden, &given, pass)?;
         }
-        let last = self.final_layer_norm.forward(hidden);
+        let last = self.final_layer_norm.forward(hidden.clone());
         let ends: Vec<i64> = ids
             .iter()
             .enumerate()
@@ -143,11 +180,12 @@ impl ClipText {
             .collect();
         let ends = Tensor::<1, Int>::from_data(TensorData::new(ends, [batch]), &last.device());
         let pooled = last.clone().reshape([batch * tokens, width]).select(0, ends);
-        let hidden = match kept {
-            Some(kept) => self.final_layer_norm.forward(kept),
-            None => last,
-        };
-        Ok(EncodedText { hidden, pooled })
+        Ok(match kept {
+            Some(inner) => {
+                EncodedText { hidden: self.final_layer_norm.forward(inner.clone()), inner, pooled }
+            }
+            None => EncodedText { hidden: last, inner: hidden, pooled },
+        })
     }
 
     /// Every site, in order.

@@ -1,6 +1,11 @@
 //! How weights change what an encoder made of a window.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
 
 /// How the weights of a prompt act on the encoder's output. A prompt whose weights are all 1 comes
 /// out untouched, whatever is chosen.
@@ -57,6 +62,27 @@ impl Emphasis {
     }
 }
 
+impl fmt::Display for Emphasis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::KeepMean => Self::NAMES[0],
+            Self::Multiply => Self::NAMES[1],
+            Self::Interpolate => Self::NAMES[2],
+            Self::Off => Self::NAMES[3],
+        })
+    }
+}
+
+impl FromStr for Emphasis {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let all = [Self::KeepMean, Self::Multiply, Self::Interpolate, Self::Off];
+        let found = all.into_iter().find(|e| e.to_string() == name);
+        found.ok_or_else(|| Error::unknown("emphasis", name, Self::NAMES))
+    }
+}
+
 fn mean(values: &[f32]) -> f64 {
     values.iter().map(|v| f64::from(*v)).sum::<f64>() / values.len().max(1) as f64
 }
@@ -107,6 +133,8 @@ mod tests {
         for name in Emphasis::NAMES {
             let read: Emphasis = serde_json::from_str(&format!("\"{name}\"")).unwrap();
             assert_eq!(serde_json::to_string(&read).unwrap(), format!("\"{name}\""));
+            assert_eq!((read.to_string(), name.parse().unwrap()), (name.to_owned(), read));
         }
+        assert!("mean".parse::<Emphasis>().is_err());
     }
 }

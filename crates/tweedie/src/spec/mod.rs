@@ -11,6 +11,7 @@ use crate::catalog::Seam;
 use crate::error::{Error, Result};
 use crate::noise::Rng;
 use crate::prediction::Prediction;
+use crate::prompt::Emphasis;
 use crate::{grid, guide, process, sampler, tap};
 
 mod names;
@@ -58,6 +59,15 @@ pub struct Spec {
     /// What they should not be of.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub negative: String,
+    /// How the weights in prompts act.
+    #[serde(skip_serializing_if = "is_default")]
+    pub emphasis: Emphasis,
+    /// Which layer of the text encoder the picture is made from, counted from the last, which is 1;
+    /// the model's own where nothing is said. (For models that take the last but one, 2 is that
+    /// one.) It holds for the negative prompt too, as in A1111, ComfyUI and sd.cpp; diffusers,
+    /// which counts from 0 and from the model's own, skips no layer there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_skip: Option<usize>,
     /// Classes, where the model has such; image `k` takes the one at `k` modulo their count.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<i64>,
@@ -87,7 +97,7 @@ pub struct Spec {
     /// The seed of the first image.
     pub seed: u64,
     /// Whose numbers the seed stands for: this program's, or torch's on a CPU or a GPU.
-    #[serde(skip_serializing_if = "is_own")]
+    #[serde(skip_serializing_if = "is_default")]
     pub rng: Rng,
     /// How many images.
     pub count: usize,
@@ -119,6 +129,8 @@ impl Default for Spec {
             model_hash: None,
             prompt: String::new(),
             negative: String::new(),
+            emphasis: Emphasis::default(),
+            clip_skip: None,
             classes: Vec::new(),
             process: None,
             prediction: None,
@@ -225,6 +237,9 @@ impl Spec {
             if count > limits.parts {
                 return Err(Error::setting(key, format!("{count}, at most {}", limits.parts)));
             }
+        }
+        if self.clip_skip == Some(0) {
+            return Err(Error::setting("clip_skip", "0, the last layer is 1"));
         }
         if self.classes.len() > limits.count {
             let why = format!("{}, at most {}", self.classes.len(), limits.count);
@@ -348,9 +363,8 @@ impl Spec {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
-fn is_own(rng: &Rng) -> bool {
-    *rng == Rng::Tweedie
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn within(key: &str, found: usize, most: usize) -> Result<()> {

@@ -9,6 +9,10 @@ mod golden;
 #[cfg(test)]
 mod parity;
 #[cfg(test)]
+mod pipelines;
+#[cfg(test)]
+mod prompts;
+#[cfg(test)]
 mod tidy;
 #[cfg(test)]
 mod train;
