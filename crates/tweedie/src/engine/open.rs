@@ -137,7 +137,7 @@ impl Model {
             let tensors = component.tensors()?;
             for name in tensors.names() {
                 sum.update(name.as_bytes());
-                sum.update(tensors.raw(name)?);
+                sum.update(&*tensors.raw(name)?);
             }
         }
         let hash: String = sum.finalize().iter().map(|b| format!("{b:02x}")).collect();

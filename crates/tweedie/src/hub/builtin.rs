@@ -16,28 +16,29 @@ pub fn names() -> Vec<String> {
     MODELS.iter().map(|(name, _)| format!("{PREFIX}{name}")).collect()
 }
 
+/// The built-in model of this name (`builtin:fashion`).
+///
+/// # Errors
+/// None has it.
+pub(crate) fn named(name: &str) -> Result<Folder> {
+    let short = name.strip_prefix(PREFIX).unwrap_or(name);
+    let Some((_, files)) = MODELS.iter().find(|(model, _)| *model == short) else {
+        let known = names();
+        let known = known.iter().map(String::as_str);
+        return Err(Error::unknown("built-in model", &one_line(name), known));
+    };
+    Folder::embedded(name, files)
+}
+
 impl Folder {
-    /// The model of this name: `builtin:NAME`, or the path of a model folder.
+    /// The model of this name: `builtin:NAME`, the path of a model folder or of a file of weights, or
+    /// `organisation/name` in the local Hugging Face cache. [`Parts`](super::Parts) takes parts of it
+    /// from elsewhere and tells what was decided.
     ///
     /// # Errors
-    /// No built-in model has the name, there is no such folder, or those of [`Folder::open`].
+    /// Those of [`Parts::open`](super::Parts::open).
     pub fn resolve(name: &str) -> Result<Self> {
-        let known = names();
-        if let Some(short) = name.strip_prefix(PREFIX) {
-            let found = MODELS.iter().find(|(model, _)| *model == short);
-            let Some((_, files)) = found else {
-                let known = known.iter().map(String::as_str);
-                return Err(Error::unknown("built-in model", &one_line(name), known));
-            };
-            return Self::embedded(name, files);
-        }
-        let missing =
-            std::fs::metadata(name).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
-        if missing {
-            let known = known.iter().map(String::as_str);
-            return Err(Error::unknown("model folder or built-in model", &one_line(name), known));
-        }
-        Self::open(name)
+        super::Parts::new(name).open().map(|opened| opened.folder)
     }
 }
 

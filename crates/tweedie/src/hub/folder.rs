@@ -8,13 +8,17 @@
 //! tokenizer/vocab.json, tokenizer/merges.txt …
 //! ```
 //!
-//! The tree lies on the disk or inside the binary. A folder without `model_index.json` that holds
-//! a `config.json` is a single component. Names that come out of a file are never followed out of
-//! the folder.
+//! The tree lies on the disk or inside the binary, or it is put together from the parts of a single
+//! file and of other places ([`Folder::assembled`]), so that nobody else needs to know where a model
+//! came from. A folder without `model_index.json` that holds a `config.json` is a single component.
+//! Names that come out of a file are never followed out of the folder. Symbolic links are, where they
+//! are the folder's own entries (the Hugging Face cache is made of them); they must end at a plain file.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -35,6 +39,8 @@ pub(crate) const INDEX: &str = "model_index.json";
 const SETTINGS: [&str; 3] = ["config.json", "scheduler_config.json", "preprocessor_config.json"];
 /// The stems of a component's weights: diffusers' and transformers'.
 pub(crate) const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
+/// The same of files that PyTorch wrote.
+const OLD_STEMS: [&str; 2] = ["diffusion_pytorch_model", "pytorch_model"];
 /// The most files that a listing of a folder on the disk goes through.
 const MAX_FILES: usize = 10_000;
 /// A text file of a component (vocabulary, merges) is at most this long.
@@ -52,6 +58,8 @@ pub struct Folder {
 enum Source {
     Disk(PathBuf),
     Embedded(Embedded),
+    /// Components from wherever they are.
+    Assembled(Arc<Vec<Component>>),
 }
 
 impl std::fmt::Debug for Source {
@@ -59,6 +67,7 @@ impl std::fmt::Debug for Source {
         match self {
             Self::Disk(path) => write!(f, "Disk({})", path.display()),
             Self::Embedded(files) => write!(f, "Embedded({} files)", files.len()),
+            Self::Assembled(parts) => write!(f, "Assembled({} components)", parts.len()),
         }
     }
 }
@@ -99,6 +108,20 @@ pub struct Component {
     /// Where the settings were found, for errors.
     pub config_file: PathBuf,
     folder: Folder,
+    /// The folder within that one that holds its files; empty for the folder itself.
+    at: String,
+    /// The variant of its weights that is taken where it is there.
+    variant: Option<String>,
+    /// Its files where they are not those of a folder.
+    held: Option<Arc<Held>>,
+}
+
+/// Files of a component that do not lie in a folder.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) weights: Option<TensorSet>,
+    /// Text files (a tokenizer's): name and content.
+    pub(crate) texts: BTreeMap<String, Cow<'static, str>>,
 }
 
 /// The weights of a component, and whether the variant asked for was there.
@@ -145,6 +168,27 @@ impl Folder {
         Ok(folder)
     }
 
+    /// A model that is put together: its pipeline's class, its components in order, the arguments of
+    /// the pipeline's constructor. `name` stands for it in errors.
+    pub(crate) fn assembled(
+        name: impl Into<String>,
+        class: &str,
+        components: Vec<Component>,
+        arguments: Map<String, Value>,
+    ) -> Self {
+        let lines = components.iter().map(|c| {
+            let library =
+                if super::config::is_transformers(&c.class) { "transformers" } else { "diffusers" };
+            ComponentClass { name: c.name.clone(), library: library.into(), class: c.class.clone() }
+        });
+        let mut index = ModelIndex { class: class.to_owned(), arguments, ..ModelIndex::default() };
+        index.components = lines.collect();
+        // One component without a name is the folder of a single component.
+        let single = components.iter().any(|c| c.name.is_empty());
+        let source = Source::Assembled(Arc::new(components));
+        Self { name: name.into(), source, index: (!single).then_some(index) }
+    }
+
     /// What stands for the folder in errors: its path, or `builtin:NAME`.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -164,6 +208,7 @@ impl Folder {
             && match &self.source {
                 Source::Disk(root) => root.join(path).is_file(),
                 Source::Embedded(files) => files.iter().any(|(name, _)| *name == path),
+                Source::Assembled(parts) => of_part(parts, path).is_some_and(|(c, f)| c.exists(f)),
             }
     }
 
@@ -176,6 +221,11 @@ impl Folder {
         match &self.source {
             Source::Embedded(files) => out.extend(files.iter().map(|(n, _)| (*n).to_owned())),
             Source::Disk(root) => walk(root, "", 0, &mut out)?,
+            Source::Assembled(parts) => {
+                for part in parts.iter() {
+                    out.extend(part.files()?.into_iter().map(|f| format!("{}/{f}", part.name)));
+                }
+            }
         }
         out.sort();
         Ok(out)
@@ -187,6 +237,12 @@ impl Folder {
     /// There is no such file, it is too long, or it is not UTF-8.
     pub fn text(&self, path: &str) -> Result<Cow<'static, str>> {
         let file = self.file(path);
+        if let Source::Assembled(parts) = &self.source {
+            let found = of_part(parts, path).filter(|(c, f)| c.exists(f));
+            let missing = || Error::io(&file)(std::io::ErrorKind::NotFound.into());
+            let (part, file) = found.ok_or_else(missing)?;
+            return part.text(file);
+        }
         if let Source::Disk(_) = self.source
             && std::fs::metadata(&file).is_ok_and(|m| m.len() > MAX_TEXT)
         {
@@ -209,6 +265,9 @@ impl Folder {
     /// # Errors
     /// There is no such file, or it is not a JSON object.
     pub fn json(&self, path: &str) -> Result<Map<String, Value>> {
+        if let Source::Assembled(_) = self.source {
+            return json::object(&self.file(path), self.text(path)?.as_bytes());
+        }
         json::object(&self.file(path), self.read(path)?.as_slice())
     }
 
@@ -228,7 +287,23 @@ impl Folder {
     /// A file cannot be read.
     pub fn sha256(&self) -> Result<String> {
         let mut digest = Sha256::new();
+        if let Source::Assembled(parts) = &self.source {
+            // There are no files of its own: the tensors stand for them.
+            for set in parts.iter().filter(|p| p.has_weights()).map(Component::tensors) {
+                let set = set?;
+                for name in set.names() {
+                    digest.update((name.len() as u64).to_le_bytes());
+                    digest.update(name);
+                    digest.update(&*set.raw(name)?);
+                }
+            }
+        }
         for path in self.files()?.iter().filter(|p| belongs(p)) {
+            if let Source::Assembled(_) = self.source {
+                digest.update(path);
+                digest.update(self.text(path)?.as_bytes());
+                continue;
+            }
             let bytes = self.read(path)?;
             digest.update((path.len() as u64).to_le_bytes());
             digest.update(path);
@@ -256,6 +331,11 @@ impl Folder {
     /// There is no such component (the error says so where the index leaves it out on purpose), or
     /// its settings are not JSON.
     pub fn component(&self, name: &str) -> Result<Component> {
+        if let Source::Assembled(parts) = &self.source
+            && let Some(part) = parts.iter().find(|p| p.name == name)
+        {
+            return Ok(part.clone());
+        }
         let listed = self.index.as_ref().map(|i| i.find(&self.name, name)).transpose()?;
         if listed.is_none() && !name.is_empty() {
             let kind = format!("component of {}", self.name);
@@ -269,14 +349,25 @@ impl Folder {
             Some(line) => line.class.clone(),
             None => class_of(&config).unwrap_or_default().to_owned(),
         };
-        Ok(Component { name: name.to_owned(), class, config, config_file, folder: self.clone() })
+        Ok(Component {
+            name: name.to_owned(),
+            class,
+            config,
+            config_file,
+            folder: self.clone(),
+            at: name.to_owned(),
+            variant: None,
+            held: None,
+        })
     }
 
     /// The file `path` of the folder as errors name it.
     pub(crate) fn file(&self, path: &str) -> PathBuf {
         match &self.source {
             Source::Disk(root) => root.join(path),
-            Source::Embedded(_) => PathBuf::from(format!("{}/{path}", self.name)),
+            Source::Embedded(_) | Source::Assembled(_) => {
+                PathBuf::from(format!("{}/{path}", self.name))
+            }
         }
     }
 
@@ -287,6 +378,7 @@ impl Folder {
         }
         match &self.source {
             Source::Disk(_) => Bytes::open(&file),
+            Source::Assembled(_) => Err(Error::io(file)(std::io::ErrorKind::NotFound.into())),
             Source::Embedded(files) => files
                 .iter()
                 .find(|(name, _)| *name == path)
@@ -343,64 +435,132 @@ impl ModelIndex {
     }
 }
 
+/// The component of an assembled folder that a path is in, and the rest of the path.
+fn of_part<'a, 'p>(parts: &'a [Component], path: &'p str) -> Option<(&'a Component, &'p str)> {
+    let (name, file) = path.split_once('/')?;
+    Some((parts.iter().find(|p| p.name == name)?, file))
+}
+
 impl Component {
-    /// Whether the component has weights, in safetensors, of any variant.
+    /// A component that is not that of a folder; `source` stands for where it is from in errors.
+    pub(crate) fn held(
+        name: &str,
+        class: &str,
+        config: Map<String, Value>,
+        source: &Path,
+        held: Held,
+    ) -> Self {
+        let folder = Folder {
+            name: source.display().to_string(),
+            source: Source::Assembled(Arc::new(Vec::new())),
+            index: None,
+        };
+        Self {
+            name: name.to_owned(),
+            class: class.to_owned(),
+            config,
+            config_file: source.to_owned(),
+            folder,
+            at: String::new(),
+            variant: None,
+            held: Some(Arc::new(held)),
+        }
+    }
+
+    /// The same component under another name.
+    pub(crate) fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// The same component, whose weights are those of a variant where it has them.
+    pub(crate) fn of_variant(mut self, variant: Option<&str>) -> Self {
+        self.variant = variant.map(str::to_owned);
+        self
+    }
+
+    /// The files of the component.
+    pub(crate) fn files(&self) -> Result<Vec<String>> {
+        if let Some(held) = &self.held {
+            return Ok(held.texts.keys().cloned().collect());
+        }
+        let prefix = self.path("");
+        let all = self.folder.files()?.into_iter();
+        Ok(all.filter_map(|f| f.strip_prefix(&prefix).map(str::to_owned)).collect())
+    }
+
+    /// Whether the component has weights, of any variant.
     #[must_use]
     pub fn has_weights(&self) -> bool {
-        STEMS.iter().any(|stem| self.plain(stem).is_some() || self.variants(stem).next().is_some())
+        if let Some(held) = &self.held {
+            return held.weights.is_some();
+        }
+        self.first(&forms("")).is_some() || STEMS.iter().any(|s| self.variants(s).next().is_some())
     }
 
-    /// The plain weights, under the names of today.
+    /// The weights: those of the variant that was asked for when the model was opened, else the plain
+    /// ones.
     ///
     /// # Errors
-    /// There are none in safetensors (the error names what was looked for), or they are wrong.
+    /// There are none (the error names what was looked for), or they are wrong.
     pub fn tensors(&self) -> Result<TensorSet> {
-        self.weights(None).map(|w| w.tensors)
+        if self.held.is_none() && self.variant.is_none() && self.first(&forms("")).is_none() {
+            // Nothing but variants: the half-width one that most folders have, else the first.
+            let mut variants: Vec<String> = STEMS.iter().flat_map(|s| self.variants(s)).collect();
+            variants.sort_by_key(|v| (v != "fp16", v.clone()));
+            if let Some(variant) = variants.first() {
+                return self.weights(Some(variant)).map(|w| w.tensors);
+            }
+        }
+        self.weights(self.variant.as_deref()).map(|w| w.tensors)
     }
 
-    /// The weights of a variant (`fp16`), or the plain ones where the component has none of it.
+    /// The weights of a variant (`fp16`), or the plain ones where the component has none of it, under
+    /// the names that the network has ([`names::usual`]). A `.safetensors` file goes before a `.bin`.
     ///
     /// # Errors
     /// There are neither, or they are wrong.
     pub fn weights(&self, variant: Option<&str>) -> Result<Weights> {
+        if let Some(held) = &self.held {
+            let tensors = held.weights.clone().ok_or_else(|| self.without("has no weights"))?;
+            return Ok(Weights { tensors, variant: variant.is_none() });
+        }
         if let Some(v) = variant
             && (v.is_empty() || !v.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)))
         {
             let why = format!("`{}` is no name of a variant", one_line(v));
             return Err(Error::setting("variant", why));
         }
-        for stem in STEMS {
-            let of_variant = variant.and_then(|v| {
-                let names = [
-                    format!("{stem}.{v}.safetensors"),
-                    format!("{stem}.safetensors.index.{v}.json"),
-                    format!("{stem}.safetensors.{v}.index.json"),
-                ];
-                names.into_iter().find(|n| self.exists(n))
-            });
-            let found = of_variant.is_some();
-            if let Some(file) = of_variant.or_else(|| self.plain(stem)) {
-                let stored = self.open(&file)?;
-                let tensors = stored.renamed(|name| names::today(&self.class, name))?;
-                return Ok(Weights { tensors, variant: found });
-            }
+        let of_variant = variant.and_then(|v| self.first(&forms(v)));
+        let found = of_variant.is_some();
+        if let Some(file) = of_variant.or_else(|| self.first(&forms(""))) {
+            let tensors = names::usual(&self.class, self.open(&file)?)?;
+            return Ok(Weights { tensors, variant: found });
         }
-        let others: Vec<String> = STEMS.iter().flat_map(|s| self.variants(s)).collect();
-        let mut why = format!(
-            "no weights: wanted {}",
-            STEMS.map(|s| format!("{s}.safetensors")).join(" or ")
-        );
+        let mut others: Vec<String> = STEMS.iter().flat_map(|s| self.variants(s)).collect();
+        others.dedup();
+        let mut why = format!("no weights: wanted {}", forms("").join(" or "));
         if !others.is_empty() {
             let _ = write!(why, "; there are variants: {}", one_line(&others.join(", ")));
-        } else if self.exists("diffusion_pytorch_model.bin") || self.exists("pytorch_model.bin") {
-            why += ", found only a .bin file; save the model with `safe_serialization=True`";
         }
-        Err(Error::format(self.folder.file(&self.name), "", why))
+        Err(self.without(&why))
+    }
+
+    fn without(&self, why: &str) -> Error {
+        Error::format(self.folder.file(&self.at), "", why)
+    }
+
+    /// The first of these files that is there.
+    fn first(&self, names: &[String]) -> Option<String> {
+        names.iter().find(|n| self.exists(n)).cloned()
     }
 
     /// Whether the component's folder holds `file`.
     #[must_use]
     pub fn exists(&self, file: &str) -> bool {
+        if let Some(held) = &self.held {
+            return held.texts.contains_key(file);
+        }
         self.folder.exists(&self.path(file))
     }
 
@@ -409,6 +569,9 @@ impl Component {
     /// # Errors
     /// As there.
     pub fn text(&self, file: &str) -> Result<Cow<'static, str>> {
+        if let Some(text) = self.held.as_ref().and_then(|h| h.texts.get(file)) {
+            return Ok(text.clone());
+        }
         self.folder.text(&self.path(file))
     }
 
@@ -417,6 +580,9 @@ impl Component {
     /// # Errors
     /// There is no such file, or it is not a JSON object.
     pub fn json(&self, file: &str) -> Result<Map<String, Value>> {
+        if let Some(text) = self.held.as_ref().and_then(|h| h.texts.get(file)) {
+            return json::object(&self.file(file), text.as_bytes());
+        }
         self.folder.json(&self.path(file))
     }
 
@@ -427,12 +593,7 @@ impl Component {
     }
 
     fn path(&self, file: &str) -> String {
-        if self.name.is_empty() { file.to_owned() } else { format!("{}/{file}", self.name) }
-    }
-
-    fn plain(&self, stem: &str) -> Option<String> {
-        let names = [format!("{stem}.safetensors"), format!("{stem}.safetensors.index.json")];
-        names.into_iter().find(|n| self.exists(n))
+        if self.at.is_empty() { file.to_owned() } else { format!("{}/{file}", self.at) }
     }
 
     /// The files of other variants of `stem`, in order.
@@ -440,14 +601,18 @@ impl Component {
         let prefix = self.path(&format!("{stem}."));
         let files = self.folder.files().unwrap_or_default().into_iter();
         let rest = files.filter_map(move |f| f.strip_prefix(&prefix).map(str::to_owned));
-        rest.filter(|r| r.len() < 64 && !r.contains('/'))
-            .filter_map(|r| r.strip_suffix(".safetensors").map(str::to_owned))
+        rest.filter(|r| r.len() < 64 && !r.contains('/')).filter_map(|r| {
+            let name = r.strip_suffix(".safetensors").or_else(|| r.strip_suffix(".bin"))?;
+            // `fp16-00001-of-00002` is a shard of the variant `fp16`.
+            let name = name.split_once("-0").map_or(name, |(variant, _)| variant);
+            Some(name.to_owned())
+        })
     }
 
     fn open(&self, file: &str) -> Result<TensorSet> {
         let path = self.path(file);
         let has_extension = |ext: &str| Path::new(file).extension().is_some_and(|e| e == ext);
-        if has_extension("safetensors") {
+        if !has_extension("json") {
             return self.folder.tensor_file(&path).map(TensorSet::from);
         }
         let index = self.folder.read(&path)?;
@@ -455,6 +620,26 @@ impl Component {
             self.folder.tensor_file(&self.path(shard))
         })
     }
+}
+
+/// The names that weights may have, best first: those of diffusers and transformers, in one file or as
+/// the index of several, in safetensors and then as PyTorch writes them; with a variant the ways that
+/// it was put into the names over time.
+fn forms(variant: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    for (extension, stems) in [("safetensors", STEMS), ("bin", OLD_STEMS)] {
+        for stem in stems {
+            if variant.is_empty() {
+                out.push(format!("{stem}.{extension}"));
+                out.push(format!("{stem}.{extension}.index.json"));
+            } else {
+                out.push(format!("{stem}.{variant}.{extension}"));
+                out.push(format!("{stem}.{extension}.index.{variant}.json"));
+                out.push(format!("{stem}.{extension}.{variant}.index.json"));
+            }
+        }
+    }
+    out
 }
 
 /// The class that a component's own settings name: diffusers' `_class_name`, or the first of
@@ -472,7 +657,8 @@ fn belongs(path: &str) -> bool {
     match path.split_once('/') {
         None => [INDEX, SETTINGS[0]].contains(&path) || is("safetensors"),
         Some((_, name)) => {
-            !name.contains('/') && (is("json") || is("safetensors") || name == "merges.txt")
+            !name.contains('/')
+                && (is("json") || is("bin") || is("safetensors") || name == "merges.txt")
         }
     }
 }

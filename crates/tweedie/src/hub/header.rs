@@ -36,6 +36,9 @@ pub(crate) struct Entry {
     pub(crate) shape: Vec<usize>,
     /// Its bytes, counted from the start of the file.
     pub(crate) range: Range<usize>,
+    /// The distance of neighbours along each dimension, in numbers; `None` where they lie row after
+    /// row. Only PyTorch's files have it.
+    pub(crate) strides: Option<Vec<usize>>,
 }
 
 /// A whole header, checked against the length of its file.
@@ -122,7 +125,8 @@ fn place(
     Ok(raw
         .into_iter()
         .map(|(name, RawEntry { dtype, shape, data_offsets: (from, to) })| {
-            (name, Entry { dtype, shape: shape.0, range: start + from..start + to })
+            let range = start + from..start + to;
+            (name, Entry { dtype, shape: shape.0, range, strides: None })
         })
         .collect())
 }

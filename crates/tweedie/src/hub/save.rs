@@ -224,7 +224,7 @@ mod tests {
         let brain: Vec<f32> = values.iter().map(|v| bf16::from_f32(*v).to_f32()).collect();
         assert_eq!(file.read_f32("brain").unwrap(), brain);
         assert_eq!(file.read_i64("ids").unwrap(), [1, -2, i64::MAX]);
-        assert_eq!(file.raw("odd").unwrap(), b"tweed");
+        assert_eq!(&*file.raw("odd").unwrap(), b"tweed");
         assert_eq!(file.info("full").unwrap().shape, [10, 1000]);
         // The order of the arguments does not matter to the bytes.
         let mut reversed = tensors.to_vec();
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(encode_safetensors(&reversed, &metadata).unwrap(), bytes);
         // The reference implementation reads the same.
         let reference = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        assert_eq!(reference.tensor("half").unwrap().data(), file.raw("half").unwrap());
+        assert_eq!(reference.tensor("half").unwrap().data(), &*file.raw("half").unwrap());
     }
 
     #[test]

@@ -1,11 +1,14 @@
-//! The weights of a component: one safetensors file, or shards under an index, as one set.
+//! The weights of a component: one file of weights, or shards under an index, as one set, under the
+//! names and in the shapes that the network wants.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
 
+use super::decode;
 use super::json::{escape, one_line};
 use super::tensors::{Dtype, TensorFile, TensorInfo};
 use crate::weight::{self, Half, Misfit, Numbers, Parameters, Source};
@@ -35,14 +38,48 @@ impl Wanted {
 pub struct TensorSet {
     name: PathBuf,
     files: Vec<TensorFile>,
-    /// Which file holds each tensor, and under which name.
-    place: BTreeMap<String, (usize, String)>,
+    /// How each tensor is made of those in the files.
+    place: BTreeMap<String, Place>,
+}
+
+/// How a tensor is made of stored ones.
+#[derive(Clone, Debug)]
+struct Place {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// Stored tensors that follow each other along the first dimension; mostly one.
+    pieces: Vec<Piece>,
+}
+
+/// A stored tensor, or some rows of it.
+#[derive(Clone, Debug)]
+struct Piece {
+    file: usize,
+    name: String,
+    /// Its rows: the first and how many, out of how many; `None` for all.
+    rows: Option<[usize; 3]>,
+    /// The two dimensions are exchanged.
+    turned: Option<[usize; 2]>,
+}
+
+/// What is done to a stored tensor so that it fits a network that names its weights otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// Nothing.
+    Keep,
+    /// One of several equal parts along the first dimension: which, and of how many. (Fused
+    /// projections hold those of query, key and value on top of each other.)
+    Part(usize, usize),
+    /// A matrix with its dimensions exchanged.
+    Turn,
+    /// The same numbers in another shape: a 1x1 convolution is a linear layer.
+    Shape(Vec<usize>),
 }
 
 impl From<TensorFile> for TensorSet {
     fn from(file: TensorFile) -> Self {
-        let place = file.names().map(|n| (n.to_owned(), (0, n.to_owned()))).collect();
-        Self { name: file.name().to_owned(), files: vec![file], place }
+        let place = file.names().filter_map(|n| Some((n.to_owned(), Place::of(&file, 0, n)?)));
+        Self { name: file.name().to_owned(), place: place.collect(), files: vec![file] }
     }
 }
 
@@ -101,7 +138,9 @@ impl TensorSet {
                     let why = format!("the index places it in {shard}, which has no such tensor");
                     return Err(Error::format(path, one_line(name), why));
                 }
-                set.place.insert(name.to_owned(), (set.files.len(), name.to_owned()));
+                if let Some(place) = Place::of(&file, set.files.len(), name) {
+                    set.place.insert(name.to_owned(), place);
+                }
             }
             if let Some(name) = file.names().find(|n| !map.contains_key(*n)) {
                 let why = format!("{shard} holds this tensor, the index does not name it");
@@ -127,6 +166,18 @@ impl TensorSet {
     /// The names of all tensors, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.place.keys().map(String::as_str)
+    }
+
+    /// The names from `start` on, in order.
+    pub(crate) fn names_from(&self, start: &str) -> impl Iterator<Item = &str> {
+        self.place
+            .range::<str, _>((std::ops::Bound::Included(start), std::ops::Bound::Unbounded))
+            .map(|(n, _)| n.as_str())
+    }
+
+    /// What the writer of the files left in their headers under `key`.
+    pub(crate) fn metadata(&self, key: &str) -> Option<&str> {
+        self.files.iter().find_map(|f| f.metadata().get(key)).map(String::as_str)
     }
 
     /// How many tensors there are.
@@ -158,7 +209,15 @@ impl TensorSet {
     /// # Errors
     /// There is no such tensor; the error names the nearest ones.
     pub fn info(&self, name: &str) -> Result<TensorInfo> {
-        self.at(name).and_then(|(file, name)| file.info(name))
+        let Place { dtype, shape, .. } = self.at(name)?;
+        let mut info = TensorInfo { dtype: *dtype, shape: shape.clone(), bytes: 0 };
+        info.bytes = (info.elements() * dtype.bitsize()).div_ceil(8);
+        Ok(info)
+    }
+
+    /// The shape of the tensor `name`, where there is one.
+    pub(crate) fn shape_of(&self, name: &str) -> Option<Vec<usize>> {
+        self.place.get(name).map(|p| p.shape.clone())
     }
 
     /// The tensor `name` as `f32`; see [`TensorFile::read_f32`].
@@ -166,7 +225,11 @@ impl TensorSet {
     /// # Errors
     /// As there.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
-        self.at(name).and_then(|(file, name)| file.read_f32(name))
+        let dtype = self.at(name)?.dtype;
+        decode::to_f32(dtype, &self.raw(name)?).ok_or_else(|| {
+            let why = format!("wanted real numbers, found {dtype:?}");
+            Error::format(&self.name, one_line(name), why)
+        })
     }
 
     /// The tensor `name` as `i64`; see [`TensorFile::read_i64`].
@@ -174,15 +237,49 @@ impl TensorSet {
     /// # Errors
     /// As there.
     pub fn read_i64(&self, name: &str) -> Result<Vec<i64>> {
-        self.at(name).and_then(|(file, name)| file.read_i64(name))
+        let dtype = self.at(name)?.dtype;
+        decode::to_i64(dtype, &self.raw(name)?).ok_or_else(|| {
+            let why = format!("wanted whole numbers within 64 bits, found {dtype:?}");
+            Error::format(&self.name, one_line(name), why)
+        })
     }
 
-    /// The stored bytes of the tensor `name`.
+    /// The stored bytes of the tensor `name`, little endian, row after row: those of the file
+    /// itself, unless the tensor is made of several stored ones or turned.
     ///
     /// # Errors
     /// There is no such tensor.
-    pub fn raw(&self, name: &str) -> Result<&[u8]> {
-        self.at(name).and_then(|(file, name)| file.raw(name))
+    pub fn raw(&self, name: &str) -> Result<Cow<'_, [u8]>> {
+        let place = self.at(name)?;
+        if let [piece] = place.pieces.as_slice() {
+            return self.piece(piece, place.dtype);
+        }
+        let mut all = Vec::new();
+        for piece in &place.pieces {
+            all.extend_from_slice(&self.piece(piece, place.dtype)?);
+        }
+        Ok(Cow::Owned(all))
+    }
+
+    fn piece(&self, piece: &Piece, dtype: Dtype) -> Result<Cow<'_, [u8]>> {
+        let short = || Error::format(&self.name, one_line(&piece.name), "the file has changed");
+        let file = self.files.get(piece.file).ok_or_else(short)?;
+        let mut bytes = file.raw(&piece.name)?;
+        if let Some([height, width]) = piece.turned {
+            let size = dtype.bitsize() >> 3;
+            // Read with the strides of the turned matrix.
+            bytes = super::torch::gather(&bytes, size, &[width, height], &[1, width])
+                .map(Cow::Owned)
+                .ok_or_else(short)?;
+        }
+        let Some([from, count, of]) = piece.rows else { return Ok(bytes) };
+        let row = bytes.len().checked_div(of).unwrap_or(0);
+        let range = from * row..(from + count) * row;
+        match bytes {
+            Cow::Borrowed(bytes) => bytes.get(range).map(Cow::Borrowed),
+            Cow::Owned(bytes) => bytes.get(range).map(|b| Cow::Owned(b.to_vec())),
+        }
+        .ok_or_else(short)
     }
 
     /// The tensor `name` as `f32`, if it has the wanted shape.
@@ -252,15 +349,145 @@ impl TensorSet {
         Ok(Self { place, ..self.clone() })
     }
 
-    fn at(&self, name: &str) -> Result<(&TensorFile, &str)> {
-        let found = self
-            .place
-            .get(name)
-            .and_then(|(file, stored)| Some((self.files.get(*file)?, stored.as_str())));
-        found.ok_or_else(|| {
+    /// An empty set; `name` stands for it in errors.
+    pub(crate) fn empty(name: impl Into<PathBuf>) -> Self {
+        Self { name: name.into(), files: Vec::new(), place: BTreeMap::new() }
+    }
+
+    /// The same set under another name in errors.
+    pub(crate) fn called(mut self, name: impl Into<PathBuf>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// A set without tensors over the files of this one, to be filled by [`add`](Self::add).
+    pub(crate) fn bare(&self) -> Self {
+        Self { place: BTreeMap::new(), ..self.clone() }
+    }
+
+    /// Adds the tensor `from` of the set `of` (over the same files) as `name`, edited.
+    ///
+    /// # Errors
+    /// There is no such tensor, the name is taken, or the edit does not fit its shape.
+    pub(crate) fn add(&mut self, name: String, of: &Self, from: &str, edit: &Edit) -> Result<()> {
+        let mut place = of.at(from)?.clone();
+        let found = place.shape.clone();
+        let unfit = |why: String| Error::format(&of.name, one_line(from), why);
+        match edit {
+            Edit::Keep => {}
+            Edit::Part(which, parts) => {
+                let rows = place.shape.first().copied().unwrap_or(0);
+                let [piece] = place.pieces.as_mut_slice() else {
+                    return Err(unfit(
+                        "wanted a stored tensor, found one that is put together".into(),
+                    ));
+                };
+                if *parts == 0
+                    || which >= parts
+                    || !rows.is_multiple_of(*parts)
+                    || piece.rows.is_some()
+                {
+                    let why = format!("wanted {parts} equal parts, found the shape {found:?}");
+                    return Err(unfit(why));
+                }
+                let count = rows / parts;
+                piece.rows = Some([which * count, count, rows]);
+                place.shape[0] = count;
+            }
+            Edit::Turn => {
+                let [height, width] = *place.shape else {
+                    return Err(unfit(format!("wanted a matrix, found the shape {found:?}")));
+                };
+                let [piece] = place.pieces.as_mut_slice() else {
+                    return Err(unfit(
+                        "wanted a stored tensor, found one that is put together".into(),
+                    ));
+                };
+                if piece.rows.is_some() || piece.turned.is_some() {
+                    return Err(unfit("wanted a stored tensor, found a part of one".into()));
+                }
+                piece.turned = Some([height, width]);
+                place.shape = vec![width, height];
+            }
+            Edit::Shape(shape) => {
+                let count = |s: &[usize]| s.iter().try_fold(1_usize, |n, d| n.checked_mul(*d));
+                if count(shape) != count(&found) {
+                    return Err(unfit(format!("wanted the shape {shape:?}, found {found:?}")));
+                }
+                place.shape.clone_from(shape);
+            }
+        }
+        self.put(name, place, from)
+    }
+
+    /// Adds the tensors `from` of `of`, one below the other along the first dimension, as `name`.
+    ///
+    /// # Errors
+    /// There is no such tensor, the name is taken, or their shapes and dtypes do not agree.
+    pub(crate) fn add_joined(&mut self, name: String, of: &Self, from: &[String]) -> Result<()> {
+        let mut joined: Option<Place> = None;
+        for one in from {
+            let next = of.at(one)?.clone();
+            match &mut joined {
+                None => joined = Some(next),
+                Some(first) => {
+                    let fits =
+                        first.dtype == next.dtype && first.shape.get(1..) == next.shape.get(1..);
+                    let (Some(rows), Some(more), true) =
+                        (first.shape.first_mut(), next.shape.first(), fits)
+                    else {
+                        let why = "its shape or dtype is not that of the tensors it is joined with";
+                        return Err(Error::format(&of.name, one_line(one), why));
+                    };
+                    *rows += more;
+                    first.pieces.extend(next.pieces);
+                }
+            }
+        }
+        let joined = joined.ok_or_else(|| Error::format(&of.name, one_line(&name), "no parts"))?;
+        self.put(name, joined, "")
+    }
+
+    /// Adds all tensors of another set, which may lie in other files, `prefix` before their names.
+    ///
+    /// # Errors
+    /// A name is taken.
+    pub(crate) fn add_all(&mut self, prefix: &str, other: &Self) -> Result<()> {
+        let shift = self.files.len();
+        self.files.extend(other.files.iter().cloned());
+        for (name, place) in &other.place {
+            let mut place = place.clone();
+            for piece in &mut place.pieces {
+                piece.file += shift;
+            }
+            self.put(format!("{prefix}{name}"), place, name)?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, name: String, place: Place, from: &str) -> Result<()> {
+        if self.place.contains_key(&name) {
+            let why = format!("two tensors stand for it, the second is `{}`", one_line(from));
+            return Err(Error::format(&self.name, one_line(&name), why));
+        }
+        self.place.insert(name, place);
+        Ok(())
+    }
+
+    fn at(&self, name: &str) -> Result<&Place> {
+        self.place.get(name).ok_or_else(|| {
             let kind = format!("tensor of {}", self.name.display());
             Error::unknown(kind, &one_line(name), self.names().filter(|n| n.len() <= 160))
         })
+    }
+}
+
+impl Place {
+    /// The tensor `name` of a file, whole.
+    fn of(file: &TensorFile, number: usize, name: &str) -> Option<Self> {
+        let TensorInfo { dtype, shape, .. } = file.info(name).ok()?;
+        let piece = Piece { file: number, name: name.to_owned(), rows: None, turned: None };
+        Some(Self { dtype, shape, pieces: vec![piece] })
     }
 }
 
@@ -270,7 +497,7 @@ impl Source for TensorSet {
     }
 
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        self.place.contains_key(name).then(|| self.info(name).ok().map(|i| i.shape))?
+        self.shape_of(name)
     }
 
     /// Sixteen-bit numbers stay as they are, everything else becomes `f32`.
@@ -280,7 +507,8 @@ impl Source for TensorSet {
             Dtype::BF16 => Half::Bf16,
             _ => return self.read_f32(name).map(Numbers::F32),
         };
-        let bits = self.raw(name)?.as_chunks::<2>().0;
+        let bytes = self.raw(name)?;
+        let bits = bytes.as_chunks::<2>().0;
         Ok(Numbers::Bits(bits.iter().map(|b| u16::from_le_bytes(*b)).collect(), half))
     }
 }

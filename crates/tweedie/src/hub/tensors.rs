@@ -1,4 +1,5 @@
-//! One safetensors file, opened once and read tensor by tensor.
+//! One file of weights, opened once and read tensor by tensor: safetensors, or what `torch.save`
+//! writes (told apart by their first bytes; see [`torch`](super::torch) for what is read of the latter).
 //!
 //! ```
 //! use tweedie::hub::{Dtype, Output, TensorFile, encode_safetensors};
@@ -11,6 +12,7 @@
 //! # Ok::<(), tweedie::Error>(())
 //! ```
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use super::bytes::Bytes;
 use super::decode;
 use super::header::{Entry, Header};
 use super::json::one_line;
+use super::torch;
 use crate::{Error, Result};
 
 /// What a file says of a tensor.
@@ -43,7 +46,7 @@ impl TensorInfo {
     }
 }
 
-/// A safetensors file: its header is read and checked once, its tensors when they are asked for.
+/// A file of weights: its header is read and checked once, its tensors when they are asked for.
 /// Cloning shares the file.
 #[derive(Clone)]
 pub struct TensorFile {
@@ -83,8 +86,12 @@ impl TensorFile {
     }
 
     pub(crate) fn new(name: PathBuf, bytes: Bytes) -> Result<Self> {
-        let header = Arc::new(Header::read(&name, bytes.as_slice())?);
-        Ok(Self { name, bytes, header })
+        let header = if torch::is_torch(bytes.as_slice()) {
+            torch::read(&name, bytes.as_slice())?
+        } else {
+            Header::read(&name, bytes.as_slice())?
+        };
+        Ok(Self { name, bytes, header: Arc::new(header) })
     }
 
     /// The path of the file, or the name that stands for it.
@@ -133,21 +140,28 @@ impl TensorFile {
     /// # Errors
     /// There is no such tensor; the error names the nearest ones.
     pub fn info(&self, name: &str) -> Result<TensorInfo> {
-        let Entry { dtype, shape, range } = self.entry(name)?;
-        Ok(TensorInfo { dtype: *dtype, shape: shape.clone(), bytes: range.len() })
+        let Entry { dtype, shape, .. } = self.entry(name)?;
+        let mut info = TensorInfo { dtype: *dtype, shape: shape.clone(), bytes: 0 };
+        // The header was checked: this does not overflow.
+        info.bytes = (info.elements() * dtype.bitsize()).div_ceil(8);
+        Ok(info)
     }
 
-    /// The stored bytes of the tensor `name`, little endian, row after row.
+    /// The stored bytes of the tensor `name`, little endian, row after row: those of the file, or a
+    /// copy where PyTorch stored them in another order.
     ///
     /// # Errors
     /// There is no such tensor.
-    pub fn raw(&self, name: &str) -> Result<&[u8]> {
-        let range = self.entry(name)?.range.clone();
+    pub fn raw(&self, name: &str) -> Result<Cow<'_, [u8]>> {
+        let Entry { dtype, shape, range, strides } = self.entry(name)?;
         // The header was checked against these bytes, so the range lies within them.
-        self.bytes
-            .as_slice()
-            .get(range)
-            .ok_or_else(|| Error::format(&self.name, one_line(name), "the file has become shorter"))
+        let bytes = self.bytes.as_slice().get(range.clone()).ok_or_else(|| {
+            Error::format(&self.name, one_line(name), "the file has become shorter")
+        })?;
+        let Some(strides) = strides else { return Ok(Cow::Borrowed(bytes)) };
+        torch::gather(bytes, dtype.bitsize() >> 3, shape, strides)
+            .map(Cow::Owned)
+            .ok_or_else(|| Error::format(&self.name, one_line(name), "its strides leave its bytes"))
     }
 
     /// The tensor `name` as `f32`, whatever it is stored as (f32, f16, bf16, f64, fp8 E4M3 and
@@ -158,7 +172,7 @@ impl TensorFile {
     /// 6 bits).
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
         let dtype = self.entry(name)?.dtype;
-        decode::to_f32(dtype, self.raw(name)?).ok_or_else(|| {
+        decode::to_f32(dtype, &self.raw(name)?).ok_or_else(|| {
             Error::format(
                 &self.name,
                 one_line(name),
@@ -173,7 +187,7 @@ impl TensorFile {
     /// There is no such tensor, it is not stored as whole numbers, or one does not fit.
     pub fn read_i64(&self, name: &str) -> Result<Vec<i64>> {
         let dtype = self.entry(name)?.dtype;
-        decode::to_i64(dtype, self.raw(name)?).ok_or_else(|| {
+        decode::to_i64(dtype, &self.raw(name)?).ok_or_else(|| {
             let why = format!("wanted whole numbers within 64 bits, found {dtype:?}");
             Error::format(&self.name, one_line(name), why)
         })

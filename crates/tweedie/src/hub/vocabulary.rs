@@ -1,4 +1,5 @@
-//! A vocabulary of one's own in CLIP's format, for text encoders that are trained on few words.
+//! CLIP's vocabulary, and vocabularies of one's own in its format for text encoders that are trained
+//! on few words.
 //!
 //! The format (Sennrich et al., "Neural machine translation of rare words with subword units",
 //! arXiv:1508.07909, Algorithm 1, over bytes): the 256 symbols that stand for bytes, the same with
@@ -7,6 +8,7 @@
 //! tokens, down to its bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 
 use serde_json::{Map, Value, json};
 
@@ -20,6 +22,9 @@ const LAST: &str = "</w>";
 const MAX_WORDS: usize = 50_000;
 /// The longest word, in bytes.
 const MAX_WORD: usize = 256;
+
+/// The merges of CLIP's published vocabulary, a line each (see THIRD_PARTY.md).
+const PUBLISHED: &[u8] = include_bytes!("../../assets/clip_merges.txt.gz");
 
 /// Tokens and merges.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +81,28 @@ impl ClipVocabulary {
         Ok(Self { tokens, merges })
     }
 
+    /// CLIP's own vocabulary of 49,408 tokens, which every published model of the Stable Diffusion
+    /// family uses; it is part of the library, for files that bring none.
+    ///
+    /// # Errors
+    /// Never in practice: the data are the library's own.
+    pub fn published() -> Result<Self> {
+        let mut text = String::new();
+        // The bound is above the length of the data, which a test holds.
+        let unpacked =
+            flate2::read::GzDecoder::new(PUBLISHED).take(1 << 20).read_to_string(&mut text);
+        unpacked.map_err(Error::io("the merges of CLIP's vocabulary"))?;
+        let pairs = text.lines().filter_map(|line| line.split_once(' '));
+        let merges: Vec<(String, String)> =
+            pairs.map(|(a, b)| (a.to_owned(), b.to_owned())).collect();
+        let alphabet = alphabet();
+        let mut tokens: Vec<String> = alphabet.iter().map(char::to_string).collect();
+        tokens.extend(alphabet.iter().map(|c| format!("{c}{LAST}")));
+        tokens.extend(merges.iter().map(|(a, b)| format!("{a}{b}")));
+        tokens.extend([START.to_owned(), END.to_owned()]);
+        Ok(Self { tokens, merges })
+    }
+
     /// How many tokens there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -98,6 +125,13 @@ impl ClipVocabulary {
     /// names and contents, as `CLIPTokenizer` reads them.
     #[must_use]
     pub fn files(&self, length: usize) -> Vec<(&'static str, String)> {
+        self.files_padded(length, END)
+    }
+
+    /// As [`files`](Self::files), with the token that fills sequences up: OpenCLIP's encoders were
+    /// trained with token 0 there, which is `!`.
+    #[must_use]
+    pub fn files_padded(&self, length: usize, pad: &str) -> Vec<(&'static str, String)> {
         let vocab: Map<String, Value> =
             self.tokens.iter().enumerate().map(|(id, t)| (t.clone(), json!(id))).collect();
         let mut lines = String::from("#version: 0.2\n");
@@ -105,7 +139,7 @@ impl ClipVocabulary {
             lines.extend([a, " ", b, "\n"]);
         }
         let special = json!({
-            "bos_token": START, "eos_token": END, "pad_token": END, "unk_token": END,
+            "bos_token": START, "eos_token": END, "pad_token": pad, "unk_token": END,
         });
         let settings = json!({
             "add_prefix_space": false,
@@ -114,7 +148,7 @@ impl ClipVocabulary {
             "eos_token": END,
             "errors": "replace",
             "model_max_length": length,
-            "pad_token": END,
+            "pad_token": pad,
             "tokenizer_class": "CLIPTokenizer",
             "unk_token": END,
         });
@@ -174,6 +208,27 @@ mod tests {
         sorted.sort_unstable();
         sorted.dedup();
         assert_eq!(sorted.len(), 256);
+    }
+
+    #[test]
+    fn the_published_vocabulary_is_whole() {
+        let clip = ClipVocabulary::published().unwrap();
+        assert_eq!((clip.len(), clip.merges.len()), (49408, 48894));
+        assert_eq!(clip.special(), [49406, 49407]);
+        // Ids that transformers' CLIPTokenizer gives: `i n` is the first merge, `jeky ll</w>` the last.
+        assert_eq!((clip.tokens[512].as_str(), clip.tokens[320].as_str()), ("in", "a</w>"));
+        let files = clip.files(77);
+        let none = Map::new();
+        let tokenizer = crate::hub::ClipTokenizer::new(
+            std::path::Path::new("clip"),
+            &files[0].1,
+            &files[1].1,
+            &none,
+        );
+        let ids = tokenizer.unwrap().ids("a photo of an astronaut riding a horse").unwrap();
+        assert_eq!(ids, [320, 1125, 539, 550, 18376, 6765, 320, 4558]);
+        let padded = clip.files_padded(77, "!");
+        assert!(padded[3].1.contains("\"pad_token\": \"!\""), "{}", padded[3].1);
     }
 
     #[test]

@@ -5,6 +5,8 @@ mod conformance;
 #[cfg(test)]
 mod exam;
 #[cfg(test)]
+mod files;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod parity;
