@@ -30,7 +30,7 @@ SD1 = {
     "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
     "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
 }
-SD2 = {**SD1, "cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True}
+SD2 = {**SD1, "sample_size": 96, "cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True}
 ADDED = {"addition_embed_type": "text_time", "addition_time_embed_dim": 256, "use_linear_projection": True}
 XL = {
     **ADDED, "sample_size": 128, "in_channels": 4, "out_channels": 4, "layers_per_block": 2, "cross_attention_dim": 2048,
@@ -86,7 +86,7 @@ FILES = {
         [("UNET-v2-SD", UNET), ("VAE-v1-SD", FIRST), ("CLIP-v2-SD", "cond_stage_model.model.")],
         [("unet", "unet", UNET, SD2), ("vae", "vae", FIRST, VAE), ("text_encoder", "open", "cond_stage_model.model.", OPEN_H)],
     ),
-    "sd2_inpaint": ([("UNET-v2-Inpainting", UNET)], [("unet", "unet", UNET, {**SD2, "in_channels": 9})]),
+    "sd2_inpaint": ([("UNET-v2-Inpainting", UNET)], [("unet", "unet", UNET, {**SD2, "in_channels": 9, "sample_size": 64})]),
     "sdxl": (
         [
             ("UNET-XL-SD", UNET), ("VAE-v1-SD", FIRST), ("CLIP-v1-SD", "conditioner.embedders.0.transformer.text_model."),

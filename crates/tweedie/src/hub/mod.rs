@@ -12,6 +12,7 @@ pub mod builtin;
 mod bytes;
 mod cache;
 pub mod config;
+pub mod convert;
 mod decode;
 pub mod folder;
 #[doc(hidden)]
@@ -21,6 +22,7 @@ pub mod inspect;
 pub mod json;
 mod layout;
 mod names;
+mod narrow;
 pub mod parts;
 mod pickle;
 pub mod save;
@@ -34,6 +36,7 @@ mod torch;
 pub mod vocabulary;
 pub mod write;
 
+pub use convert::{Target, convert};
 pub use folder::{Component, Folder, ModelIndex};
 pub use inspect::{Report, inspect, inspect_folder};
 pub use parts::{Missing, Opened, Parts};

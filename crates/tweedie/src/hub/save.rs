@@ -13,7 +13,8 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use serde_json::json;
 
-use super::atomic;
+use super::tensor_set::TensorSet;
+use super::{atomic, narrow};
 use crate::{Error, Result};
 
 /// The numbers of a tensor to be written, row after row.
@@ -158,6 +159,74 @@ pub fn encode_safetensors(
     let mut out = Vec::new();
     write_all(&mut out, &header, &order).map_err(Error::io("memory"))?;
     Ok(out)
+}
+
+/// Writes the tensors of a set as a safetensors file, whole or not at all, one after the other: real
+/// numbers as `dtype`, where one is given, all others and everything without one as they are stored.
+///
+/// # Errors
+/// A tensor cannot be read, a finite number is beyond the range of `dtype`, or the system refuses.
+pub(crate) fn write_set(
+    path: &Path,
+    set: &TensorSet,
+    dtype: Option<Dtype>,
+    metadata: &[(&str, &str)],
+) -> Result<()> {
+    if let Some(dtype) = dtype
+        && !narrow::is_target(dtype)
+    {
+        return Err(Error::setting(
+            "dtype",
+            format!("wanted f32, f16, bf16 or fp8, found {dtype:?}"),
+        ));
+    }
+    let mut order = Vec::new();
+    for name in set.names() {
+        let info = set.info(name)?;
+        let to = dtype.filter(|_| narrow::is_real(info.dtype)).unwrap_or(info.dtype);
+        order.push((name, info, to));
+    }
+    order.sort_by(|a, b| b.2.bitsize().cmp(&a.2.bitsize()).then_with(|| a.0.cmp(b.0)));
+    let mut told: BTreeMap<&str, &str> = metadata.iter().copied().collect();
+    told.insert("format", "pt");
+    let mut map = serde_json::Map::new();
+    map.insert("__metadata__".to_owned(), json!(told));
+    let mut start = 0;
+    for (name, info, to) in &order {
+        let end = start + (info.elements() * to.bitsize()).div_ceil(8);
+        let entry = json!({ "dtype": to, "shape": info.shape, "data_offsets": [start, end] });
+        map.insert((*name).to_owned(), entry);
+        start = end;
+    }
+    let mut header = serde_json::Value::Object(map).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut failed = None;
+    let written = atomic::write_file(path, |out| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        for (name, info, to) in &order {
+            let bytes = set.raw(name).and_then(|bytes| {
+                if *to == info.dtype {
+                    return Ok(bytes);
+                }
+                narrow::convert(info.dtype, &bytes, *to)
+                    .map(Cow::Owned)
+                    .map_err(|why| Error::format(set.name(), super::json::one_line(name), why))
+            });
+            match bytes {
+                Ok(bytes) => out.write_all(&bytes)?,
+                Err(error) => {
+                    failed = Some(error);
+                    return Err(std::io::ErrorKind::InvalidData.into());
+                }
+            }
+        }
+        Ok(())
+    });
+    match failed {
+        Some(error) => Err(error),
+        None => written,
+    }
 }
 
 fn write_all(out: &mut dyn Write, header: &[u8], order: &[&Output<'_>]) -> std::io::Result<()> {

@@ -144,7 +144,17 @@ pub(crate) fn read(file: &Path, set: &TensorSet, told: &Told) -> Result<Single> 
         for component in &mut single.components {
             let name = if component.name.is_empty() { "model" } else { &component.name };
             if let Some(Value::Object(own)) = kept.get(name) {
-                component.config.extend(own.clone());
+                if let Some(class) = super::folder::class_of(own) {
+                    class.clone_into(&mut component.class);
+                }
+                component.config.clone_from(own);
+            }
+        }
+        if let Some(Value::Object(index)) = kept.get("model_index") {
+            let index = super::folder::ModelIndex::read(file, index.clone())?;
+            if !single.pipeline.is_empty() {
+                single.pipeline = index.class;
+                single.arguments = index.arguments;
             }
         }
     }

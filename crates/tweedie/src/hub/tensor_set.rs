@@ -354,12 +354,6 @@ impl TensorSet {
         Self { name: name.into(), files: Vec::new(), place: BTreeMap::new() }
     }
 
-    /// The same set under another name in errors.
-    pub(crate) fn called(mut self, name: impl Into<PathBuf>) -> Self {
-        self.name = name.into();
-        self
-    }
-
     /// A set without tensors over the files of this one, to be filled by [`add`](Self::add).
     pub(crate) fn bare(&self) -> Self {
         Self { place: BTreeMap::new(), ..self.clone() }

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 pub(crate) use family::{Assumed, Family, scheduler};
 pub(crate) use probe::{Found, Kind, find};
-pub(crate) use text::TextEncoder;
+pub(crate) use text::{TextEncoder, to_open_clip};
 pub(crate) use unet::UNet;
 pub(crate) use vae::Vae;
 

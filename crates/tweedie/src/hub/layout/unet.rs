@@ -218,11 +218,6 @@ impl UNet {
         matches!(self.label, Label::Vector(_)) && self.linear
     }
 
-    /// The width of what enters beside the time; 0 for nothing.
-    pub(crate) fn vector(&self) -> usize {
-        if let Label::Vector(width) = self.label { width } else { 0 }
-    }
-
     /// Whether the projections are linear layers.
     pub(crate) fn is_linear(&self) -> bool {
         self.linear
