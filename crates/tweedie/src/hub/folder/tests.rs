@@ -61,8 +61,7 @@ fn variants_fall_back_to_plain_weights() {
         (weights.tensors.read_f32("w").unwrap()[0], weights.variant)
     };
     assert_eq!(read(Some("fp16")), (1.0, false));
-    std::fs::write(unet.join("diffusion_pytorch_model.fp16.safetensors"), weights(2.0))
-        .unwrap();
+    std::fs::write(unet.join("diffusion_pytorch_model.fp16.safetensors"), weights(2.0)).unwrap();
     assert_eq!(read(Some("fp16")), (2.0, true));
     assert_eq!(read(None), (1.0, false));
     std::fs::remove_file(unet.join("diffusion_pytorch_model.fp16.safetensors")).unwrap();
