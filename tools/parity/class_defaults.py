@@ -12,7 +12,15 @@ import json
 import diffusers
 import transformers
 
-NETWORKS = ["UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel", "AutoencoderKL"]
+NETWORKS = [
+    "UNet2DModel",
+    "UNet2DConditionModel",
+    "ControlNetModel",
+    "DiTTransformer2DModel",
+    "Transformer2DModel",
+    "AutoencoderKL",
+    "AutoencoderTiny",
+]
 SCHEDULERS = [
     "DDIMScheduler",
     "DDPMScheduler",

@@ -162,6 +162,7 @@ impl NetworkDenoiser {
     ///
     /// As [`Prediction::x0`].
     pub fn x0_of(&self, raw: &State, x: &State, at: &Levels) -> Result<State> {
+        let raw = &without_variance(raw, x)?;
         match self.scaling {
             Scaling::Predict(prediction) => prediction.x0(raw, x, at),
             Scaling::Edm { sigma_data } => {
@@ -169,6 +170,18 @@ impl NetworkDenoiser {
                     + raw.scaled(at, |l| edm(l, sigma_data).1))
             }
         }
+    }
+}
+
+/// The part of an output that is of the state's shape: networks that learn a variance (Nichol and
+/// Dhariwal, "Improved denoising diffusion probabilistic models", 2021) put it behind, in as many
+/// channels again. No sampler here asks for it.
+fn without_variance(raw: &State, x: &State) -> Result<State> {
+    match (raw.shape(), x.shape()) {
+        (&[_, both, ..], &[_, channels, _, _]) if both == 2 * channels => {
+            Ok(State::new(raw.view::<4>()?.narrow(1, 0, channels)))
+        }
+        _ => Ok(raw.clone()),
     }
 }
 

@@ -117,6 +117,11 @@ impl Pass {
         result
     }
 
+    /// Whether some tap acts at this site.
+    pub fn wants(&self, site: &Site) -> bool {
+        self.taps.iter().any(|t| t.lock().wants(site))
+    }
+
     /// Whether some tap wants the attention map of this site, which costs memory.
     pub fn needs_map(&self, site: &Site) -> bool {
         self.taps.iter().any(|t| t.lock().needs_map(site))

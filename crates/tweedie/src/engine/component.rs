@@ -8,12 +8,15 @@ use serde_json::{Map, Value};
 
 use crate::denoiser::Network;
 use crate::error::{Error, Result};
-use crate::hub::folder::Component;
+use crate::hub::folder::{Component, Folder};
 use crate::hub::{Wanted, config};
 use crate::model::config::{
-    AutoencoderKlConfig, ClipTextConfig, Config, DitConfig, UNet2DConditionConfig, UNet2DConfig,
+    AutoencoderKlConfig, AutoencoderTinyConfig, ClipTextConfig, Config, ControlNetConfig,
+    DitConfig, Transformer2DConfig, UNet2DConditionConfig, UNet2DConfig,
 };
-use crate::model::{AutoencoderKl, ClipText, DiT, UNet2D, UNet2DCondition};
+use crate::model::{
+    Autoencoder, AutoencoderKl, AutoencoderTiny, ClipText, ControlNet, DiT, UNet2D, UNet2DCondition,
+};
 use crate::weight::{self, Parameters, Plan};
 
 /// The denoising network of a component, loaded and prepared.
@@ -34,8 +37,14 @@ pub(super) fn denoising(component: &Component, device: &Device) -> Result<Arc<dy
         UNet2DConfig::CLASS => of(component, device, UNet2D::new),
         UNet2DConditionConfig::CLASS => of(component, device, UNet2DCondition::new),
         DitConfig::CLASS => of(component, device, DiT::new),
+        Transformer2DConfig::CLASS => of(component, device, transformer),
         other => Err(Error::unknown("network class", other, crate::model::ModelConfig::CLASSES)),
     }
+}
+
+/// A diffusion transformer in the settings of the class that it was first published under.
+fn transformer(config: Transformer2DConfig, device: &Device) -> Result<DiT> {
+    DiT::new(config.dit()?, device)
 }
 
 /// The autoencoder of a component, loaded and prepared.
@@ -43,9 +52,18 @@ pub(super) fn denoising(component: &Component, device: &Device) -> Result<Arc<dy
 /// # Errors
 ///
 /// As for [`denoising`].
-pub(super) fn autoencoder(component: &Component, device: &Device) -> Result<AutoencoderKl> {
-    let config: AutoencoderKlConfig = config::read(component)?;
-    loaded(AutoencoderKl::new(config, device)?, component)
+pub(super) fn autoencoder(component: &Component, device: &Device) -> Result<Autoencoder> {
+    match component.class.as_str() {
+        AutoencoderTinyConfig::CLASS => {
+            let network = AutoencoderTiny::new(config::read(component)?, device)?;
+            Ok(Autoencoder::Tiny(Box::new(loaded(network, component)?)))
+        }
+        // Of another class, the settings say so themselves.
+        _ => {
+            let network = AutoencoderKl::new(config::read(component)?, device)?;
+            Ok(Autoencoder::Kl(Box::new(loaded(network, component)?)))
+        }
+    }
 }
 
 /// The text encoder of a component, loaded and prepared.
@@ -55,7 +73,31 @@ pub(super) fn autoencoder(component: &Component, device: &Device) -> Result<Auto
 /// As for [`denoising`].
 pub(super) fn text_encoder(component: &Component, device: &Device) -> Result<ClipText> {
     let config: ClipTextConfig = config::read(component)?;
-    loaded(ClipText::new(config, device)?, component)
+    let network = match component.class.as_str() {
+        ClipTextConfig::WITH_PROJECTION => ClipText::with_projection(config, device)?,
+        _ => ClipText::new(config, device)?,
+    };
+    loaded(network, component)
+}
+
+/// Opens a control network: the folder of one, or the component `controlnet` of a model folder.
+///
+/// # Errors
+///
+/// There is no such folder or component, or those of opening a model.
+pub fn open_control(name: &str, device: &Device) -> Result<ControlNet> {
+    let folder = Folder::resolve(name)?;
+    let part = if folder.index().is_none() { "" } else { "controlnet" };
+    control(&folder.component(part)?, device)
+}
+
+/// The control network of a component, loaded and prepared.
+///
+/// # Errors
+///
+/// As for [`denoising`].
+pub(super) fn control(component: &Component, device: &Device) -> Result<ControlNet> {
+    loaded(ControlNet::new(config::read(component)?, device)?, component)
 }
 
 /// The tensors that a network of this class and these settings wants, for inspection; `None` for
@@ -77,7 +119,11 @@ pub fn wanted(class: &str, config: &Map<String, Value>) -> Option<Result<Vec<Wan
         UNet2DConditionConfig::CLASS => of(config, UNet2DCondition::new),
         DitConfig::CLASS => of(config, DiT::new),
         AutoencoderKlConfig::CLASS => of(config, AutoencoderKl::new),
+        AutoencoderTinyConfig::CLASS => of(config, AutoencoderTiny::new),
+        ControlNetConfig::CLASS => of(config, ControlNet::new),
+        Transformer2DConfig::CLASS => of(config, transformer),
         ClipTextConfig::CLASS => of(config, ClipText::new),
+        ClipTextConfig::WITH_PROJECTION => of(config, ClipText::with_projection),
         _ => return None,
     })
 }

@@ -3,13 +3,14 @@
 //! Inputs are named as in the forward signatures of diffusers and transformers, and so are outputs;
 //! what a component does not take is an error, never dropped.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::component;
-use crate::denoiser::{AskedClass, Cond, Network, Pass, Times, field};
+use crate::denoiser::{AskedClass, Asks, Cond, Pass, Times, field};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::hub::folder::{Component, Folder};
@@ -42,7 +43,8 @@ pub struct Forwarded {
 /// stands for any of them. The autoencoder's encoder takes `sample`, its decoder `latents`;
 /// denoising networks take `sample`, `timestep` (one number, or one a row) and what their settings
 /// ask for of `encoder_hidden_states`, `encoder_attention_mask`, `class_labels`, `timestep_cond`,
-/// `text_embeds` and `time_ids`; text encoders take `input_ids`.
+/// `text_embeds` and `time_ids`; control networks take `controlnet_cond` and may take
+/// `conditioning_scale` besides; text encoders take `input_ids`.
 ///
 /// # Errors
 ///
@@ -68,7 +70,8 @@ fn inside(device: &Device, folder: &Folder, name: &str, set: &TensorSet) -> Resu
         "vae-encoder" => encoder(&component, &inputs)?,
         "vae-decoder" => decoder(&component, &inputs)?,
         "text_encoder" | "text_encoder_2" => text(&component, &inputs)?,
-        other => return Err(Error::unsupported(other, "a class that is known here")),
+        "controlnet" => control(&component, &inputs)?,
+        other => return Err(Error::unknown("component to run", other, COMPONENTS)),
     };
     Ok(Forwarded { class: component.class, outputs })
 }
@@ -87,7 +90,7 @@ fn denoising(component: &Component, inputs: &Inputs<'_>) -> Result<Vec<Output<'s
     let x = inputs.real("sample", [Side::Any, Side::of(asks.channels), Side::Any, Side::Any])?;
     let batch = x.dims()[0];
     let times = inputs.times(batch)?;
-    let cond = inputs.condition(&*network, batch)?;
+    let cond = inputs.condition(&asks, batch)?;
     inputs.nothing_else()?;
     let y = network.forward(&State::new(x), &times, &cond, &mut Pass::default())?;
     Ok(vec![output("sample", y.view::<4>()?)])
@@ -95,16 +98,23 @@ fn denoising(component: &Component, inputs: &Inputs<'_>) -> Result<Vec<Output<'s
 
 fn encoder(component: &Component, inputs: &Inputs<'_>) -> Result<Vec<Output<'static>>> {
     let network = component::autoencoder(component, inputs.device)?;
-    let channels = Side::Is(network.config().in_channels);
+    let channels = Side::Is(network.image_channels());
     let x = inputs.real("sample", [Side::Any, channels, Side::Any, Side::Any])?;
     inputs.nothing_else()?;
     let (mean, logvar) = network.encode(&x)?;
-    Ok(vec![output("mean", mean), output("logvar", logvar)])
+    Ok(match logvar {
+        Some(logvar) => vec![output("mean", mean), output("logvar", logvar)],
+        // Without a variance the mean is all there is, and goes by its own names too.
+        None => {
+            let names = ["mean", "latents", "sample"];
+            names.map(|name| output(name, mean.clone())).into()
+        }
+    })
 }
 
 fn decoder(component: &Component, inputs: &Inputs<'_>) -> Result<Vec<Output<'static>>> {
     let network = component::autoencoder(component, inputs.device)?;
-    let channels = Side::Is(network.config().latent_channels);
+    let channels = Side::Is(network.latent_channels());
     let z = inputs.real("latents", [Side::Any, channels, Side::Any, Side::Any])?;
     inputs.nothing_else()?;
     Ok(vec![output("sample", network.decode(&z)?)])
@@ -116,10 +126,36 @@ fn text(component: &Component, inputs: &Inputs<'_>) -> Result<Vec<Output<'static
     inputs.nothing_else()?;
     let rows: Vec<Vec<i64>> = ids.chunks(shape[1]).map(<[i64]>::to_vec).collect();
     let encoded = network.encode(&rows, 0)?;
-    Ok(vec![output("last_hidden_state", encoded.hidden), output("pooled", encoded.pooled)])
+    let mut outputs =
+        vec![output("last_hidden_state", encoded.hidden), output("pooled", encoded.pooled)];
+    outputs.extend(encoded.projected.map(|projected| output("text_embeds", projected)));
+    Ok(outputs)
 }
 
-fn output<const D: usize>(name: &'static str, x: Tensor<D>) -> Output<'static> {
+fn control(component: &Component, inputs: &Inputs<'_>) -> Result<Vec<Output<'static>>> {
+    let network = component::control(component, inputs.device)?;
+    let (asks, config) = (network.asks(), network.config());
+    let x = inputs.real("sample", [Side::Any, Side::of(asks.channels), Side::Any, Side::Any])?;
+    let batch = x.dims()[0];
+    let times = inputs.times(batch)?;
+    let cond = inputs.condition(&asks, batch)?;
+    let channels = Side::Is(config.conditioning_channels);
+    let sides = [Side::Is(batch), channels, Side::Any, Side::Any];
+    let picture = inputs.real("controlnet_cond", sides)?;
+    let scale = match inputs.has("conditioning_scale") {
+        true => inputs.per_row("conditioning_scale", 1)?[0],
+        false => 1.0,
+    };
+    inputs.nothing_else()?;
+    let said = network.forward(&State::new(x), &times, &cond, &picture, &mut Pass::default())?;
+    let down = said.down.into_iter().enumerate();
+    let mut outputs: Vec<Output<'static>> =
+        down.map(|(i, x)| output(format!("down_{i}"), x * scale)).collect();
+    outputs.push(output("mid", said.mid * scale));
+    Ok(outputs)
+}
+
+fn output<const D: usize>(name: impl Into<Cow<'static, str>>, x: Tensor<D>) -> Output<'static> {
     let shape = x.dims().to_vec();
     let values: Vec<f32> = x.into_data_as::<f32>().iter::<f32>().collect();
     Output { name: name.into(), shape, values: Values::F32(values.into()), dtype: Dtype::F32 }
@@ -258,8 +294,7 @@ impl Inputs<'_> {
     }
 
     /// Everything that the network asks for beside state and time.
-    fn condition(&self, network: &dyn Network, batch: usize) -> Result<Cond> {
-        let asks = network.asks();
+    fn condition(&self, asks: &Asks, batch: usize) -> Result<Cond> {
         let mut cond = Cond::default();
         match asks.class {
             AskedClass::None => {}

@@ -15,7 +15,7 @@ mod record;
 mod text;
 mod watch;
 
-pub use component::wanted;
+pub use component::{open_control, wanted};
 pub use device::{DeviceInfo, KINDS, Memory, built_with, devices, memory};
 pub use evaluate::{GROUPS, Group, Measured, evaluate_captions, evaluate_classes};
 pub use forward::{COMPONENTS, Forwarded, forward};

@@ -12,7 +12,7 @@ use crate::engine::text::{Text, TextPart};
 use crate::error::{Error, Result};
 use crate::hub::folder::{Component, Folder};
 use crate::hub::{ClipTokenizer, SchedulerConfig, builtin, schedule};
-use crate::model::AutoencoderKl;
+use crate::model::Autoencoder;
 use crate::spec::{PartSpec, Spec};
 
 /// The classes of a class-conditional model.
@@ -34,7 +34,7 @@ pub struct Model {
     /// width.
     pub shape: [usize; 3],
     /// The decoder from latents to pictures, for latent models.
-    pub decoder: Option<AutoencoderKl>,
+    pub decoder: Option<Autoencoder>,
     /// The text side, for models that take a prompt.
     pub text: Option<Text>,
     /// The classes, for models that take one.
@@ -90,7 +90,7 @@ impl Model {
         };
         if let Some(decoder) = &decoder {
             // The rest of the network's channels come with the condition.
-            shape[0] = shape[0].min(decoder.config().latent_channels);
+            shape[0] = shape[0].min(decoder.latent_channels());
         }
         let text = if has("text_encoder") { Some(text(&folder, device)?) } else { None };
         let classes = class_count.map(|count| classes(&folder, count));
@@ -175,7 +175,7 @@ impl Model {
 
     /// Pixels for one position of the network's sample.
     pub fn scale(&self) -> usize {
-        self.decoder.as_ref().map_or(1, |d| d.config().downsampling())
+        self.decoder.as_ref().map_or(1, |d| d.downsampling())
     }
 
     /// The width and height of the pictures that it was trained on.

@@ -60,7 +60,8 @@ impl Reading {
 pub struct EncodedPrompt {
     /// A vector a token, `[1, tokens, width]`; the outputs of several encoders side by side.
     pub context: Tensor<3>,
-    /// The pooled vector of the last encoder for the first window, `[1, width]`.
+    /// The pooled vector of the last encoder for the first window, `[1, width]`, projected where
+    /// the encoder has a projection.
     pub pooled: Tensor<2>,
 }
 
@@ -149,7 +150,8 @@ impl Text {
         let pass = &mut Pass::default();
         let encoded = part.encoder.encode_embedded(embedded, &ids, from_last - 1, pass)?;
         let context = if self.inner { encoded.inner } else { encoded.hidden };
-        Ok(EncodedPrompt { context, pooled: encoded.pooled })
+        let pooled = encoded.projected.unwrap_or(encoded.pooled);
+        Ok(EncodedPrompt { context, pooled })
     }
 }
 

@@ -26,7 +26,7 @@ pub const TRANSFORMERS: &str = "5.23.0";
 /// # Errors
 /// The component is of another class, or those of [`parse`].
 pub fn read<C: Config>(component: &Component) -> Result<C> {
-    if !component.class.is_empty() && component.class != C::CLASS {
+    if !component.class.is_empty() && !is_class::<C>(&component.class) {
         let why = format!("wanted the class {}, found {}", C::CLASS, one_line(&component.class));
         return Err(Error::format(&component.config_file, "_class_name", why));
     }
@@ -40,7 +40,7 @@ pub fn read<C: Config>(component: &Component) -> Result<C> {
 /// nearest), or a value that is of the wrong kind, out of bounds or not supported.
 pub fn parse<C: Config>(file: &Path, map: &Map<String, Value>) -> Result<C> {
     if let Some(class) = class_of(map)
-        && class != C::CLASS
+        && !is_class::<C>(class)
     {
         let why = format!("wanted the class {}, found {}", C::CLASS, one_line(class));
         return Err(Error::format(file, "_class_name", why));
@@ -50,6 +50,11 @@ pub fn parse<C: Config>(file: &Path, map: &Map<String, Value>) -> Result<C> {
     let config: C = overlay(file, &known, &own)?;
     config.validate().map_err(|e| in_file(file, e))?;
     Ok(config)
+}
+
+/// Whether settings of this class are read into `C`.
+fn is_class<C: Config>(class: &str) -> bool {
+    class == C::CLASS || C::OTHERS.contains(&class)
 }
 
 /// The JSON object of a `config.json` with these settings, as Python writes and reads it: every

@@ -13,7 +13,8 @@ use super::json::one_line;
 use super::scheduler::{SchedulerClass, SchedulerConfig};
 use super::tensor_set::{TensorSet, Wanted};
 use crate::model::config::{
-    AutoencoderKlConfig, ClipTextConfig, Config, DitConfig, UNet2DConditionConfig, UNet2DConfig,
+    AutoencoderKlConfig, AutoencoderTinyConfig, ClipTextConfig, Config, ControlNetConfig,
+    DitConfig, Transformer2DConfig, UNet2DConditionConfig, UNet2DConfig,
 };
 use crate::weight::Misfit;
 use crate::{Error, Result};
@@ -164,9 +165,13 @@ fn settings(component: &Component) -> Result<(Map<String, Value>, bool)> {
     let known: &[(&str, ReadSettings)] = &[
         (UNet2DConfig::CLASS, changed::<UNet2DConfig>),
         (UNet2DConditionConfig::CLASS, changed::<UNet2DConditionConfig>),
+        (ControlNetConfig::CLASS, changed::<ControlNetConfig>),
         (DitConfig::CLASS, changed::<DitConfig>),
+        (Transformer2DConfig::CLASS, changed::<Transformer2DConfig>),
         (AutoencoderKlConfig::CLASS, changed::<AutoencoderKlConfig>),
+        (AutoencoderTinyConfig::CLASS, changed::<AutoencoderTinyConfig>),
         (ClipTextConfig::CLASS, changed::<ClipTextConfig>),
+        (ClipTextConfig::WITH_PROJECTION, changed::<ClipTextConfig>),
     ];
     let class = component.class.as_str();
     if let Some((_, read)) = known.iter().find(|(name, _)| *name == class) {

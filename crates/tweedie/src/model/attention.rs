@@ -27,7 +27,7 @@ pub fn attend(
     bias: Option<Tensor<4>>,
 ) -> Result<Tensor<4>> {
     let scale = 1.0 / (q.dims()[3] as f64).sqrt();
-    if pass.taps().is_empty() {
+    if !pass.wants(site) {
         return Ok(kernels::attention(q, k, v, bias, scale));
     }
     let needs_map = pass.needs_map(site);
@@ -82,6 +82,8 @@ pub struct AttentionPlan {
     pub encoder: Option<usize>,
     /// How many heads.
     pub heads: usize,
+    /// Features of a head; heads times these need not be `width`.
+    pub head: usize,
     /// Whether query, key and value layers have a bias.
     pub bias: bool,
 }
@@ -109,11 +111,12 @@ impl Attention {
         let device = maker.device;
         let make = if plan.bias { Linear::new } else { Linear::plain };
         let keys = plan.encoder.unwrap_or(plan.width);
-        let to_out = Linear::new(plan.width, plan.width, device);
+        let inner = plan.heads * plan.head;
+        let to_out = Linear::new(inner, plan.width, device);
         Self {
-            to_q: make(plan.width, plan.width, device),
-            to_k: make(keys, plan.width, device),
-            to_v: make(keys, plan.width, device),
+            to_q: make(plan.width, inner, device),
+            to_k: make(keys, inner, device),
+            to_v: make(keys, inner, device),
             to_out: if maker.zero_ends { to_out.from_zero(device) } else { to_out },
             heads: plan.heads,
             site,
@@ -158,35 +161,45 @@ pub fn to_image(x: Tensor<3>, [height, width]: [usize; 2]) -> Tensor<4> {
     x.swap_dims(1, 2).reshape([batch, channels, height, width])
 }
 
+/// How a [`PixelAttention`] is made.
+#[derive(Clone, Copy, Debug)]
+pub struct PixelPlan {
+    /// Channels of a head; as many heads as fit.
+    pub head: usize,
+    /// Groups and epsilon of the norm, where there is one.
+    pub norm: Option<(usize, f64)>,
+    /// What the output is divided by.
+    pub scale: f64,
+}
+
 /// Self-attention among the pixels of an image, behind a norm and beside a shortcut (the attention
 /// block of Ho et al. 2020).
 #[derive(Clone, Debug)]
 pub struct PixelAttention {
     group_norm: Option<GroupNorm>,
     attention: Attention,
+    scale: f64,
     site: Site,
 }
 parameters!(PixelAttention { group_norm, "" => attention });
 
 impl PixelAttention {
-    /// At `path`, over `channels` channels in heads of `head` channels; `norm` is the groups and
-    /// the epsilon of the norm.
-    pub fn new(
-        maker: &mut Maker<'_>,
-        path: &str,
-        channels: usize,
-        head: usize,
-        norm: Option<(usize, f64)>,
-    ) -> Self {
+    /// At `path`, over `channels` channels.
+    pub fn new(maker: &mut Maker<'_>, path: &str, channels: usize, plan: &PixelPlan) -> Self {
         let site = maker.site(path, SiteKind::Block);
-        let plan =
-            AttentionPlan { width: channels, encoder: None, heads: channels / head, bias: true };
-        Self {
-            group_norm: norm
-                .map(|(groups, eps)| GroupNorm::new(groups, channels, eps, maker.device)),
-            attention: Attention::new(maker, path, plan),
-            site,
-        }
+        let norm = plan.norm.map(|(groups, eps)| {
+            let norm = GroupNorm::new(groups, channels, eps, maker.device);
+            norm.at(maker, &format!("{path}.group_norm"))
+        });
+        let attention = AttentionPlan {
+            width: channels,
+            encoder: None,
+            heads: channels / plan.head,
+            head: plan.head,
+            bias: true,
+        };
+        let attention = Attention::new(maker, path, attention);
+        Self { group_norm: norm, attention, scale: plan.scale, site }
     }
 
     /// `[batch, c, h, w]`, keeping the shape.
@@ -198,11 +211,12 @@ impl PixelAttention {
         around(pass, &self.site, x, given, |pass, x, _| {
             let [_, _, height, width] = x.dims();
             let normed = match &self.group_norm {
-                Some(norm) => norm.forward(x.clone()),
+                Some(norm) => norm.run(x.clone(), None, pass)?,
                 None => x.clone(),
             };
             let y = self.attention.forward(to_tokens(normed), None, None, pass)?;
-            Ok(x + to_image(y, [height, width]))
+            let sum = x + to_image(y, [height, width]);
+            Ok(if self.scale == 1.0 { sum } else { sum / self.scale })
         })
     }
 }
@@ -210,6 +224,7 @@ impl PixelAttention {
 impl Sited for PixelAttention {
     fn sites(&self, list: &mut Vec<Site>) {
         list.push(self.site.clone());
+        list.extend(self.group_norm.as_ref().and_then(GroupNorm::site).cloned());
         list.push(self.attention.site().clone());
     }
 }

@@ -1,9 +1,9 @@
 //! `AutoencoderKL`: images to latents and back.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 
-use super::attention::PixelAttention;
-use super::config::{AutoencoderKlConfig, Config, TimeScaleShift};
+use super::attention::{PixelAttention, PixelPlan};
+use super::config::{Activation, AutoencoderKlConfig, Config, TimeScaleShift};
 use super::edge::numbers;
 use super::layers::{Conv2d, GroupNorm};
 use super::resnet::{Downsample, Resnet, ResnetPlan, Upsample, fits};
@@ -154,14 +154,33 @@ impl AutoencoderKl {
         self.decoder.forward(z, pass)
     }
 
-    /// Latents as diffusion sees them: shifted and scaled to about unit size.
+    /// Latents as diffusion sees them: about unit size, by the factor and shift of the settings or
+    /// by the mean and deviation of each channel.
     pub fn to_unit(&self, z: Tensor<4>) -> Tensor<4> {
-        (z - self.config.shift_factor.unwrap_or(0.0)) * self.config.scaling_factor
+        let scale = self.config.scaling_factor;
+        match self.channels(&z) {
+            Some([mean, std]) => (z - mean) * scale / std,
+            None => (z - self.config.shift_factor.unwrap_or(0.0)) * scale,
+        }
     }
 
     /// The inverse of [`AutoencoderKl::to_unit`], before [`AutoencoderKl::decode`].
     pub fn of_unit(&self, z: Tensor<4>) -> Tensor<4> {
-        z / self.config.scaling_factor + self.config.shift_factor.unwrap_or(0.0)
+        let scale = self.config.scaling_factor;
+        match self.channels(&z) {
+            Some([mean, std]) => z * std / scale + mean,
+            None => z / scale + self.config.shift_factor.unwrap_or(0.0),
+        }
+    }
+
+    /// Mean and deviation of each latent channel, where the settings have both.
+    fn channels(&self, beside: &Tensor<4>) -> Option<[Tensor<4>; 2]> {
+        let (mean, std) = (self.config.latents_mean.as_ref()?, self.config.latents_std.as_ref()?);
+        let tensor = |values: &Vec<f64>| {
+            let data = TensorData::new(values.clone(), [1, values.len(), 1, 1]);
+            Tensor::from_data(data, (&beside.device(), beside.dtype()))
+        };
+        Some([tensor(mean), tensor(std)])
     }
 
     /// Every site of [`AutoencoderKl::encode_in`] and then of [`AutoencoderKl::decode_in`].
@@ -171,10 +190,12 @@ impl AutoencoderKl {
             down.resnets.sites(&mut encoder);
         }
         self.encoder.mid_block.sites(&mut encoder);
+        encoder.extend(self.encoder.conv_norm_out.site().cloned());
         self.decoder.mid_block.sites(&mut decoder);
         for up in &self.decoder.up_blocks {
             up.resnets.sites(&mut decoder);
         }
+        decoder.extend(self.decoder.conv_norm_out.site().cloned());
         (encoder, decoder)
     }
 
@@ -189,6 +210,9 @@ fn plan(config: &AutoencoderKlConfig) -> ResnetPlan {
         groups: config.norm_num_groups,
         eps: AutoencoderKlConfig::NORM_EPS,
         shift: TimeScaleShift::Default,
+        activation: config.act_fn,
+        activates_time: true,
+        scale: 1.0,
     }
 }
 
@@ -216,13 +240,8 @@ impl Mid {
         let mut attentions = Vec::new();
         if config.mid_block_add_attention {
             let norm = Some((plan.groups, plan.eps));
-            attentions.push(PixelAttention::new(
-                maker,
-                &at("attentions.0"),
-                channels,
-                channels,
-                norm,
-            ));
+            let pixels = PixelPlan { head: channels, norm, scale: 1.0 };
+            attentions.push(PixelAttention::new(maker, &at("attentions.0"), channels, &pixels));
         }
         let last = Resnet::new(maker, &at("resnets.1"), channels, channels, &plan);
         Self { resnets: vec![first, last], attentions }
@@ -267,11 +286,13 @@ impl Encoder {
             inputs = outputs;
         }
         let device = maker.device;
+        let mid_block = Mid::new(maker, "encoder", config);
+        let norm = GroupNorm::new(plan.groups, last, plan.eps, device);
         Self {
             conv_in: Conv2d::new(config.in_channels, first, 3, device),
             down_blocks,
-            mid_block: Mid::new(maker, "encoder", config),
-            conv_norm_out: GroupNorm::new(plan.groups, last, plan.eps, device),
+            mid_block,
+            conv_norm_out: norm.at(maker, "encoder.conv_norm_out"),
             conv_out: Conv2d::new(last, 2 * config.latent_channels, 3, device),
         }
     }
@@ -289,11 +310,12 @@ impl Encoder {
                 x = resnet.forward(x, &given, pass)?;
             }
             for halve in &down.downsamplers {
-                x = halve.forward(x);
+                x = halve.forward(x, &given, pass)?;
             }
         }
         let x = self.mid_block.forward(x, pass)?;
-        Ok(self.conv_out.forward(self.conv_norm_out.silu(x)))
+        let x = self.conv_norm_out.run(x, Some(Activation::Silu), pass)?;
+        Ok(self.conv_out.forward(x))
     }
 }
 
@@ -313,11 +335,12 @@ impl Decoder {
             inputs = outputs;
         }
         let device = maker.device;
+        let norm = GroupNorm::new(plan.groups, first, plan.eps, device);
         Self {
             conv_in: Conv2d::new(config.latent_channels, last, 3, device),
             mid_block,
             up_blocks,
-            conv_norm_out: GroupNorm::new(plan.groups, first, plan.eps, device),
+            conv_norm_out: norm.at(maker, "decoder.conv_norm_out"),
             conv_out: Conv2d::new(first, config.out_channels, 3, device),
         }
     }
@@ -331,9 +354,10 @@ impl Decoder {
             }
             for double in &up.upsamplers {
                 let [_, _, height, width] = x.dims();
-                x = double.forward(x, [2 * height, 2 * width]);
+                x = double.forward(x, [2 * height, 2 * width], &given, pass)?;
             }
         }
-        Ok(self.conv_out.forward(self.conv_norm_out.silu(x)))
+        let x = self.conv_norm_out.run(x, Some(Activation::Silu), pass)?;
+        Ok(self.conv_out.forward(x))
     }
 }

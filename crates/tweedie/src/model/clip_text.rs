@@ -1,6 +1,6 @@
 //! `CLIPTextModel`: a causal transformer over tokens.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use tweedie_kernels as kernels;
 
 use super::attention::{attend, merge_heads, split_heads};
@@ -54,12 +54,14 @@ pub struct ClipText {
     position_embedding: Embedding,
     layers: Vec<Layer>,
     final_layer_norm: LayerNorm,
+    text_projection: Option<Linear>,
 }
 parameters!(ClipText {
     "text_model.embeddings.token_embedding" => token_embedding,
     "text_model.embeddings.position_embedding" => position_embedding,
     "text_model.encoder.layers" => layers,
     "text_model.final_layer_norm" => final_layer_norm,
+    text_projection,
 });
 
 /// What a text encoder says of some texts.
@@ -71,6 +73,8 @@ pub struct EncodedText {
     pub inner: Tensor<3>,
     /// A vector a text, `[batch, width]`: that of its end token after the last layer.
     pub pooled: Tensor<2>,
+    /// The pooled vector through the projection, `[batch, projected]`, where there is one.
+    pub projected: Option<Tensor<2>>,
 }
 
 impl ClipText {
@@ -80,6 +84,20 @@ impl ClipText {
     ///
     /// [`Error::Setting`] where the settings are not valid.
     pub fn new(config: ClipTextConfig, device: &Device) -> Result<Self> {
+        Self::of(config, false, device)
+    }
+
+    /// The same with the projection that contrastive training ended in
+    /// (`CLIPTextModelWithProjection`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] where the settings are not valid.
+    pub fn with_projection(config: ClipTextConfig, device: &Device) -> Result<Self> {
+        Self::of(config, true, device)
+    }
+
+    fn of(config: ClipTextConfig, projects: bool, device: &Device) -> Result<Self> {
         config.validate()?;
         let mut maker = Maker::new("text_encoder", device);
         let width = config.hidden_size;
@@ -88,11 +106,24 @@ impl ClipText {
             let path = format!("text_model.encoder.layers.{i}");
             Layer::new(&mut maker, &path, &config)
         });
+        let layers = layers.collect();
+        let norm = LayerNorm::new(width, config.layer_norm_eps, device);
+        let text_projection = match (projects, config.projection_dim) {
+            (false, _) => None,
+            (true, Some(to)) => {
+                let std = (width as f64).powf(-0.5) * config.initializer_factor;
+                Some(Linear::plain(width, to, device).from_normal(std, device))
+            }
+            (true, None) => {
+                return Err(Error::setting("projection_dim", "is wanted by this class"));
+            }
+        };
         Ok(Self {
-            layers: layers.collect(),
+            layers,
+            text_projection,
             token_embedding: Embedding::new(config.vocab_size, width, std, device),
             position_embedding: Embedding::new(config.max_position_embeddings, width, std, device),
-            final_layer_norm: LayerNorm::new(width, config.layer_norm_eps, device),
+            final_layer_norm: norm.at(&mut maker, "text_model.final_layer_norm"),
             config,
         })
     }
@@ -172,7 +203,7 @@ impl ClipText {
             }
             hidden = layer.forward(hidden, &given, pass)?;
         }
-        let last = self.final_layer_norm.forward(hidden.clone());
+        let last = self.final_layer_norm.run(hidden.clone(), pass)?;
         let ends: Vec<i64> = ids
             .iter()
             .enumerate()
@@ -180,18 +211,20 @@ impl ClipText {
             .collect();
         let ends = Tensor::<1, Int>::from_data(TensorData::new(ends, [batch]), &last.device());
         let pooled = last.clone().reshape([batch * tokens, width]).select(0, ends);
-        Ok(match kept {
-            Some(inner) => {
-                EncodedText { hidden: self.final_layer_norm.forward(inner.clone()), inner, pooled }
-            }
-            None => EncodedText { hidden: last, inner: hidden, pooled },
-        })
+        let projected = self.text_projection.as_ref().map(|p| p.vectors(pooled.clone()));
+        let (hidden, inner) = match kept {
+            // Not announced: the site was, for the last layer.
+            Some(inner) => (self.final_layer_norm.forward(inner.clone()), inner),
+            None => (last, hidden),
+        };
+        Ok(EncodedText { hidden, inner, pooled, projected })
     }
 
     /// Every site, in order.
     pub fn sites(&self) -> Vec<Site> {
         let mut list = Vec::new();
         self.layers.sites(&mut list);
+        list.extend(self.final_layer_norm.site().cloned());
         list
     }
 
@@ -259,6 +292,11 @@ impl Layer {
         let linear = |inputs: usize, outputs: usize, std: f64| {
             Linear::new(inputs, outputs, device).from_normal(std, device)
         };
+        let norm = |maker: &mut Maker<'_>, name: &str| {
+            let norm = LayerNorm::new(width, config.layer_norm_eps, device);
+            norm.at(maker, &format!("{path}.{name}"))
+        };
+        let norm1 = norm(maker, "layer_norm1");
         let self_attn = SelfAttention {
             q_proj: linear(width, width, entry),
             k_proj: linear(width, width, entry),
@@ -267,21 +305,22 @@ impl Layer {
             heads: config.num_attention_heads,
             site: maker.site(&format!("{path}.self_attn"), SiteKind::Attention),
         };
+        let norm2 = norm(maker, "layer_norm2");
         let mlp = Mlp {
             fc1: linear(width, inner, (2.0 * width as f64).powf(-0.5) * factor),
             fc2: linear(inner, width, entry),
             activation: config.hidden_act,
             site: maker.site(&format!("{path}.mlp"), SiteKind::Ff),
         };
-        let norm = || LayerNorm::new(width, config.layer_norm_eps, device);
-        Self { norm1: norm(), self_attn, norm2: norm(), mlp, site }
+        Self { norm1, self_attn, norm2, mlp, site }
     }
 
     fn forward(&self, x: Tensor<3>, given: &Given, pass: &mut Pass) -> Result<Tensor<3>> {
         around(pass, &self.site, x, given, |pass, x, given| {
-            let normed = self.norm1.forward(x.clone());
+            let normed = self.norm1.run(x.clone(), pass)?;
             let x = x + self.self_attn.forward(&normed, given.bias.clone(), pass)?;
-            Ok(x.clone() + self.mlp.forward(self.norm2.forward(x), pass)?)
+            let normed = self.norm2.run(x.clone(), pass)?;
+            Ok(x + self.mlp.forward(normed, pass)?)
         })
     }
 }
@@ -307,6 +346,9 @@ impl Mlp {
             let x = match self.activation {
                 HiddenActivation::QuickGelu => kernels::quick_gelu(x),
                 HiddenActivation::Gelu => kernels::gelu(x),
+                HiddenActivation::GeluNew => kernels::gelu_tanh(x),
+                HiddenActivation::Silu => kernels::silu(x),
+                HiddenActivation::Relu => activation::relu(x),
             };
             Ok(self.fc2.forward(x))
         })
@@ -315,6 +357,13 @@ impl Mlp {
 
 impl Sited for Layer {
     fn sites(&self, list: &mut Vec<Site>) {
-        list.extend([&self.site, &self.self_attn.site, &self.mlp.site].into_iter().cloned());
+        list.push(self.site.clone());
+        let rest = [
+            self.norm1.site(),
+            Some(&self.self_attn.site),
+            self.norm2.site(),
+            Some(&self.mlp.site),
+        ];
+        list.extend(rest.into_iter().flatten().cloned());
     }
 }

@@ -4,10 +4,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 use tweedie_kernels as kernels;
 
 use super::attention::{Attention, AttentionPlan, to_tokens};
-use super::config::{Config, DitConfig};
+use super::config::{Activation, Config, DitConfig, FeedForward};
 use super::edge::{image, row_times};
 use super::embed::{Sinusoid, TimeMlp, classes, lifted};
-use super::layers::{Conv2d, Embedding, Linear};
+use super::layers::{Conv2d, Embedding, LayerNorm, Linear};
 use super::ops;
 use super::site::{Given, Maker, Sited, around};
 use crate::denoiser::{AskedClass, Asks, Cond, Network, Pass, Times};
@@ -32,11 +32,12 @@ parameters!(Conditioning {
     "class_embedder.embedding_table" => class_embedder,
 });
 
-/// Two linear layers with GELU between them, four times as wide inside.
+/// Two linear layers with an activation or a gate between them, four times as wide inside.
 #[derive(Clone, Debug)]
 struct Ff {
     entry: Linear,
     exit: Linear,
+    kind: FeedForward,
     site: Site,
 }
 parameters!(Ff { "net.0.proj" => entry, "net.2" => exit });
@@ -47,12 +48,13 @@ parameters!(Ff { "net.0.proj" => entry, "net.2" => exit });
 struct Block {
     emb: Conditioning,
     linear: Linear,
+    norm1: LayerNorm,
     attn1: Attention,
+    norm3: LayerNorm,
     ff: Ff,
-    eps: f64,
     site: Site,
 }
-parameters!(Block { "norm1.emb" => emb, "norm1.linear" => linear, attn1, ff });
+parameters!(Block { "norm1.emb" => emb, "norm1.linear" => linear, attn1, norm3, ff });
 
 /// A diffusion transformer (Peebles and Xie, "Scalable diffusion models with transformers", 2023).
 ///
@@ -64,6 +66,7 @@ pub struct DiT {
     config: DitConfig,
     proj: Conv2d,
     transformer_blocks: Vec<Block>,
+    norm_out: LayerNorm,
     proj_out_1: Linear,
     proj_out_2: Linear,
 }
@@ -85,8 +88,10 @@ impl DiT {
             Block::new(&mut maker, &path, &config, classes)
         });
         let outputs = patch * patch * config.output_channels();
+        let blocks = blocks.collect();
         Ok(Self {
-            transformer_blocks: blocks.collect(),
+            transformer_blocks: blocks,
+            norm_out: LayerNorm::bare(NORM_EPS).at(&mut maker, "norm_out"),
             proj: Conv2d::new(config.in_channels, width, patch, device).striding(patch, [0; 4]),
             proj_out_1: Linear::new(width, 2 * width, device).from_zero(device),
             proj_out_2: Linear::new(width, outputs, device).from_zero(device),
@@ -134,9 +139,9 @@ impl DiT {
     }
 }
 
-/// `norm(x) * (1 + scale) + shift`, with a shift and a scale a row.
-fn modulated(x: Tensor<3>, shift: Tensor<3>, scale: Tensor<3>, eps: f64) -> Tensor<3> {
-    ops::layer_norm(x, None, eps) * (scale + 1.0) + shift
+/// `normed * (1 + scale) + shift`, with a shift and a scale a row.
+fn modulated(normed: Tensor<3>, shift: Tensor<3>, scale: Tensor<3>) -> Tensor<3> {
+    normed * (scale + 1.0) + shift
 }
 
 impl Conditioning {
@@ -155,21 +160,32 @@ impl Block {
             width,
             encoder: None,
             heads: config.num_attention_heads,
+            head: config.attention_head_dim,
             bias: config.attention_bias,
         };
+        let norm1 = LayerNorm::bare(NORM_EPS).at(maker, &format!("{path}.norm1"));
+        let attn1 = Attention::new(maker, &format!("{path}.attn1"), attention);
+        let norm3 = match config.norm_elementwise_affine {
+            true => LayerNorm::new(width, config.norm_eps, device),
+            false => LayerNorm::bare(config.norm_eps),
+        };
+        let gated = matches!(config.activation_fn, FeedForward::Geglu | FeedForward::Swiglu);
+        let inner = 4 * width;
         Self {
             emb: Conditioning {
                 timestep_embedder: TimeMlp::new(SINUSOID.width, width, device),
                 class_embedder: Embedding::new(classes + 1, width, 0.02, device),
             },
             linear: Linear::new(width, 6 * width, device).from_zero(device),
-            attn1: Attention::new(maker, &format!("{path}.attn1"), attention),
+            norm1,
+            attn1,
+            norm3: norm3.at(maker, &format!("{path}.norm3")),
             ff: Ff {
-                entry: Linear::new(width, 4 * width, device),
-                exit: Linear::new(4 * width, width, device),
+                entry: Linear::new(width, if gated { 2 * inner } else { inner }, device),
+                exit: Linear::new(inner, width, device),
+                kind: config.activation_fn,
                 site: maker.site(&format!("{path}.ff"), SiteKind::Ff),
             },
-            eps: config.norm_eps,
             site,
         }
     }
@@ -183,9 +199,9 @@ impl Block {
             let [batch, width] = time.dims();
             let six = self.linear.vectors(kernels::silu(time)).reshape([batch, 6, width]);
             let part = |i: usize| six.clone().narrow(1, i, 1);
-            let normed = modulated(x.clone(), part(0), part(1), NORM_EPS);
+            let normed = modulated(self.norm1.run(x.clone(), pass)?, part(0), part(1));
             let x = x + self.attn1.forward(normed, None, None, pass)? * part(2);
-            let normed = modulated(x.clone(), part(3), part(4), self.eps);
+            let normed = modulated(self.norm3.run(x.clone(), pass)?, part(3), part(4));
             Ok(x + self.ff.forward(normed, pass)? * part(5))
         })
     }
@@ -194,14 +210,30 @@ impl Block {
 impl Ff {
     fn forward(&self, x: Tensor<3>, pass: &mut Pass) -> Result<Tensor<3>> {
         around(pass, &self.site, x, &Given::default(), |_, x, _| {
-            Ok(self.exit.forward(kernels::gelu_tanh(self.entry.forward(x))))
+            let x = self.entry.forward(x);
+            let gate = |x: Tensor<3>, by: Activation| {
+                let half = x.dims()[2] / 2;
+                x.clone().narrow(2, 0, half) * ops::activate(x.narrow(2, half, half), by)
+            };
+            let x = match self.kind {
+                FeedForward::Gelu => kernels::gelu(x),
+                FeedForward::GeluApproximate => kernels::gelu_tanh(x),
+                FeedForward::GegluApproximate => kernels::quick_gelu(x),
+                FeedForward::LinearSilu => kernels::silu(x),
+                FeedForward::Geglu => gate(x, Activation::Gelu),
+                FeedForward::Swiglu => gate(x, Activation::Silu),
+            };
+            Ok(self.exit.forward(x))
         })
     }
 }
 
 impl Sited for Block {
     fn sites(&self, list: &mut Vec<Site>) {
-        list.extend([&self.site, self.attn1.site(), &self.ff.site].into_iter().cloned());
+        list.push(self.site.clone());
+        let rest =
+            [self.norm1.site(), Some(self.attn1.site()), self.norm3.site(), Some(&self.ff.site)];
+        list.extend(rest.into_iter().flatten().cloned());
     }
 }
 
@@ -243,13 +275,15 @@ impl Network for DiT {
         let two = self.proj_out_1.vectors(kernels::silu(conditioning));
         let two = two.reshape([batch, 2, features]);
         let (shift, scale) = (two.clone().narrow(1, 0, 1), two.narrow(1, 1, 1));
-        let hidden = self.proj_out_2.forward(modulated(hidden, shift, scale, NORM_EPS));
+        let normed = self.norm_out.run(hidden, pass)?;
+        let hidden = self.proj_out_2.forward(modulated(normed, shift, scale));
         Ok(image.state(self.unpatchify(hidden, grid)))
     }
 
     fn sites(&self) -> Vec<Site> {
         let mut list = Vec::new();
         self.transformer_blocks.sites(&mut list);
+        list.extend(self.norm_out.site().cloned());
         list
     }
 

@@ -2,9 +2,13 @@
 
 use burn::tensor::{Device, Tensor};
 
+use super::config::Activation;
 use super::ops;
-use super::site::Maker;
+use super::site::{Given, Maker, around};
+use crate::denoiser::Pass;
+use crate::error::Result;
 use crate::parameters;
+use crate::tap::{Site, SiteKind};
 use crate::weight::{Initial, Weight};
 
 /// PyTorch's default start of linear and convolution layers.
@@ -111,6 +115,12 @@ impl Conv2d {
         ops::conv2d(x, &self.weight, self.bias.as_ref(), self.stride, self.padding)
     }
 
+    /// The same layer without a bias.
+    #[must_use]
+    pub fn plain(self) -> Self {
+        Self { bias: None, ..self }
+    }
+
     /// The weight of the layer.
     pub fn weight(&self) -> &Weight {
         &self.weight
@@ -124,6 +134,7 @@ pub struct GroupNorm {
     bias: Weight,
     groups: usize,
     eps: f64,
+    site: Option<Site>,
 }
 parameters!(GroupNorm { weight, bias });
 
@@ -135,7 +146,44 @@ impl GroupNorm {
             bias: Weight::new([channels], Initial::Zeros, device),
             groups,
             eps,
+            site: None,
         }
+    }
+
+    /// The same, announced at `path`.
+    #[must_use]
+    pub fn at(mut self, maker: &mut Maker<'_>, path: &str) -> Self {
+        self.site = Some(maker.site(path, SiteKind::Norm));
+        self
+    }
+
+    /// Where it stands, where it is announced.
+    pub fn site(&self) -> Option<&Site> {
+        self.site.as_ref()
+    }
+
+    /// `[batch, c, h, w]` normalised, announced, and through an activation if there is one.
+    ///
+    /// # Errors
+    ///
+    /// What a tap says.
+    pub fn run(
+        &self,
+        x: Tensor<4>,
+        activation: Option<Activation>,
+        pass: &mut Pass,
+    ) -> Result<Tensor<4>> {
+        let normed = match &self.site {
+            Some(site) if pass.wants(site) => {
+                around(pass, site, x, &Given::default(), |_, x, _| Ok(self.forward(x)))?
+            }
+            _ if activation == Some(Activation::Silu) => return Ok(self.silu(x)),
+            _ => self.forward(x),
+        };
+        Ok(match activation {
+            Some(by) => ops::activate(normed, by),
+            None => normed,
+        })
     }
 
     /// `[batch, c, h, w]` normalised.
@@ -149,28 +197,59 @@ impl GroupNorm {
     }
 }
 
-/// Layer normalisation of tokens, with weight and bias.
+/// Layer normalisation of tokens.
 #[derive(Clone, Debug)]
 pub struct LayerNorm {
-    weight: Weight,
-    bias: Weight,
+    weight: Option<Weight>,
+    bias: Option<Weight>,
     eps: f64,
+    site: Option<Site>,
 }
 parameters!(LayerNorm { weight, bias });
 
 impl LayerNorm {
-    /// Over `channels` channels.
+    /// Over `channels` channels, with weight and bias.
     pub fn new(channels: usize, eps: f64, device: &Device) -> Self {
         Self {
-            weight: Weight::new([channels], Initial::Ones, device),
-            bias: Weight::new([channels], Initial::Zeros, device),
-            eps,
+            weight: Some(Weight::new([channels], Initial::Ones, device)),
+            bias: Some(Weight::new([channels], Initial::Zeros, device)),
+            ..Self::bare(eps)
+        }
+    }
+
+    /// Without weight and bias.
+    pub fn bare(eps: f64) -> Self {
+        Self { weight: None, bias: None, eps, site: None }
+    }
+
+    /// The same, announced at `path`.
+    #[must_use]
+    pub fn at(mut self, maker: &mut Maker<'_>, path: &str) -> Self {
+        self.site = Some(maker.site(path, SiteKind::Norm));
+        self
+    }
+
+    /// Where it stands, where it is announced.
+    pub fn site(&self) -> Option<&Site> {
+        self.site.as_ref()
+    }
+
+    /// `[batch, tokens, c]` normalised, announced.
+    ///
+    /// # Errors
+    ///
+    /// What a tap says.
+    pub fn run(&self, x: Tensor<3>, pass: &mut Pass) -> Result<Tensor<3>> {
+        match &self.site {
+            Some(site) => around(pass, site, x, &Given::default(), |_, x, _| Ok(self.forward(x))),
+            None => Ok(self.forward(x)),
         }
     }
 
     /// `[batch, tokens, c]` normalised.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        ops::layer_norm(x, Some([&self.weight, &self.bias]), self.eps)
+        let affine = self.weight.as_ref().zip(self.bias.as_ref()).map(|(w, b)| [w, b]);
+        ops::layer_norm(x, affine, self.eps)
     }
 }
 

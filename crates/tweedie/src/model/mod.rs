@@ -9,10 +9,14 @@ use crate::denoiser::Network;
 use crate::error::{Error, Result};
 
 pub mod attention;
+mod autoencoder;
 mod autoencoder_kl;
+mod autoencoder_tiny;
 pub mod classifier;
 mod clip_text;
+mod conditioning;
 pub mod config;
+mod controlnet;
 mod dit;
 pub mod edge;
 pub mod embed;
@@ -25,8 +29,11 @@ pub mod unet;
 mod unet2d;
 mod unet2d_condition;
 
+pub use autoencoder::Autoencoder;
 pub use autoencoder_kl::AutoencoderKl;
+pub use autoencoder_tiny::AutoencoderTiny;
 pub use clip_text::{ClipText, EncodedText};
+pub use controlnet::{Control, ControlNet, Controlled, Residuals};
 pub use dit::DiT;
 pub use unet2d::UNet2D;
 pub use unet2d_condition::UNet2DCondition;

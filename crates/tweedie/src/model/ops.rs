@@ -3,10 +3,38 @@
 //! The numbers come from `tweedie-kernels`. A weight that is not tracked is lifted to the autodiff
 //! side where its partner is on it, so that frozen and trained weights mix freely.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData, activation};
 use tweedie_kernels as kernels;
 
+use super::config::Activation;
 use crate::weight::Weight;
+
+/// The activation of each number.
+pub fn activate<const D: usize>(x: Tensor<D>, by: Activation) -> Tensor<D> {
+    match by {
+        Activation::Silu => kernels::silu(x),
+        Activation::Gelu => kernels::gelu(x),
+        Activation::Relu => activation::relu(x),
+        Activation::Mish => {
+            // ln(1 + exp(x)) without overflow.
+            let soft = (x.clone().abs().neg().exp() + 1.0).log() + x.clone().clamp_min(0.0);
+            x * soft.tanh()
+        }
+    }
+}
+
+/// The mean of each two by two pixels of an image `[batch, c, h, w]`; a last odd row or column is
+/// left out (PyTorch's `avg_pool2d` with a kernel and a stride of two).
+pub fn halve(x: Tensor<4>) -> Tensor<4> {
+    let [batch, c, height, width] = x.dims();
+    let (rows, columns) = (height / 2, width / 2);
+    let even = x.narrow(2, 0, 2 * rows).narrow(3, 0, 2 * columns);
+    even.reshape([batch * c, rows, 2, columns, 2])
+        .sum_dim(4)
+        .sum_dim(2)
+        .reshape([batch, c, rows, columns])
+        * 0.25
+}
 
 /// `x w^T + b` over tokens `[batch, tokens, in]`, with `w` `[out, in]`.
 pub fn linear(x: Tensor<3>, w: &Weight, b: Option<&Weight>) -> Tensor<3> {
@@ -124,6 +152,28 @@ mod tests {
         );
         assert_eq!(numbers([2, 3]), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
         assert_eq!(numbers([4, 6]).len(), 24);
+    }
+
+    #[test]
+    fn halving_takes_means() {
+        let x: Vec<f32> = (0..15).map(|v| v as f32).collect();
+        let x = Tensor::<4>::from_data(TensorData::new(x, [1, 1, 3, 5]), &Device::flex());
+        let y: Vec<f32> = halve(x).into_data_as::<f32>().iter::<f32>().collect();
+        assert_eq!(y, [3.0, 5.0]);
+    }
+
+    #[test]
+    fn activations_at_their_ends() {
+        let at = |by, x: f32| {
+            let x = Tensor::<1>::from_data(TensorData::new(vec![x], [1]), &Device::flex());
+            activate(x, by).into_data_as::<f32>().iter::<f32>().next().unwrap()
+        };
+        for by in [Activation::Silu, Activation::Mish, Activation::Gelu, Activation::Relu] {
+            assert_eq!(at(by, 200.0), 200.0, "{by:?}");
+            assert!(at(by, -200.0).abs() < 1e-6, "{by:?}");
+            assert_eq!(at(by, 0.0), 0.0, "{by:?}");
+        }
+        assert!((at(Activation::Mish, 1.0) - 0.865_098_4).abs() < 1e-6);
     }
 
     #[test]

@@ -99,7 +99,7 @@ pub fn around<const D: usize>(
     given: &Given,
     mut f: impl FnMut(&mut Pass, Tensor<D>, &Given) -> Result<Tensor<D>>,
 ) -> Result<Tensor<D>> {
-    if pass.taps().is_empty() {
+    if !pass.wants(site) {
         return f(pass, hidden, given);
     }
     let input = given.onto(Features::hidden(hidden));

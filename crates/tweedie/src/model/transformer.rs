@@ -93,16 +93,24 @@ impl TransformerBlock {
     /// At `path`, over `width` features.
     pub fn new(maker: &mut Maker<'_>, path: &str, width: usize, plan: &TransformerPlan) -> Self {
         let site = maker.site(path, SiteKind::Block);
-        let norm = |maker: &Maker<'_>| LayerNorm::new(width, NORM_EPS, maker.device);
-        let cross =
-            AttentionPlan { width, encoder: Some(plan.encoder), heads: plan.heads, bias: false };
+        let norm = |maker: &mut Maker<'_>, name: &str| {
+            let norm = LayerNorm::new(width, NORM_EPS, maker.device);
+            norm.at(maker, &format!("{path}.{name}"))
+        };
+        let cross = AttentionPlan {
+            width,
+            encoder: Some(plan.encoder),
+            heads: plan.heads,
+            head: width / plan.heads,
+            bias: false,
+        };
         let first = AttentionPlan { encoder: cross.encoder.filter(|_| plan.only_cross), ..cross };
         Self {
-            norm1: norm(maker),
+            norm1: norm(maker, "norm1"),
             attn1: Attention::new(maker, &format!("{path}.attn1"), first),
-            norm2: norm(maker),
+            norm2: norm(maker, "norm2"),
             attn2: Attention::new(maker, &format!("{path}.attn2"), cross),
-            norm3: norm(maker),
+            norm3: norm(maker, "norm3"),
             ff: GegluFf::new(maker, &format!("{path}.ff"), width),
             only_cross: plan.only_cross,
             site,
@@ -117,23 +125,30 @@ impl TransformerBlock {
     pub fn forward(&self, x: Tensor<3>, given: &Given, pass: &mut Pass) -> Result<Tensor<3>> {
         around(pass, &self.site, x, given, |pass, x, given| {
             let (encoder, bias) = (given.encoder.clone(), given.bias.clone());
-            let normed = self.norm1.forward(x.clone());
-            let first = if self.only_cross {
-                self.attn1.forward(normed, encoder.clone(), bias.clone(), pass)?
-            } else {
-                self.attn1.forward(normed, None, None, pass)?
-            };
-            let x = x + first;
-            let x = x.clone() + self.attn2.forward(self.norm2.forward(x), encoder, bias, pass)?;
-            Ok(x.clone() + self.ff.forward(self.norm3.forward(x), pass)?)
+            let normed = self.norm1.run(x.clone(), pass)?;
+            // As published, the mask of the sequence does not reach the first attention.
+            let first = encoder.clone().filter(|_| self.only_cross);
+            let x = x + self.attn1.forward(normed, first, None, pass)?;
+            let normed = self.norm2.run(x.clone(), pass)?;
+            let x = x + self.attn2.forward(normed, encoder, bias, pass)?;
+            let normed = self.norm3.run(x.clone(), pass)?;
+            Ok(x + self.ff.forward(normed, pass)?)
         })
     }
 }
 
 impl Sited for TransformerBlock {
     fn sites(&self, list: &mut Vec<Site>) {
-        let parts = [&self.site, self.attn1.site(), self.attn2.site(), self.ff.site()];
-        list.extend(parts.into_iter().cloned());
+        list.push(self.site.clone());
+        let rest = [
+            self.norm1.site(),
+            Some(self.attn1.site()),
+            self.norm2.site(),
+            Some(self.attn2.site()),
+            self.norm3.site(),
+            Some(self.ff.site()),
+        ];
+        list.extend(rest.into_iter().flatten().cloned());
     }
 }
 
@@ -172,25 +187,25 @@ pub struct ImageTransformer {
 parameters!(ImageTransformer { norm, proj_in, transformer_blocks, proj_out });
 
 impl ImageTransformer {
-    /// At `path`, over `channels` channels.
+    /// At `path`, over `channels` channels; inside they are as many as the heads divide without
+    /// rest.
     pub fn new(maker: &mut Maker<'_>, path: &str, channels: usize, plan: &TransformerPlan) -> Self {
-        let project = || {
+        let device = maker.device;
+        let project = |inputs: usize, outputs: usize| {
             if plan.linear {
-                Projection::Linear(Linear::new(channels, channels, maker.device))
+                Projection::Linear(Linear::new(inputs, outputs, device))
             } else {
-                Projection::Conv(Conv2d::new(channels, channels, 1, maker.device))
+                Projection::Conv(Conv2d::new(inputs, outputs, 1, device))
             }
         };
-        let (proj_in, proj_out) = (project(), project());
+        let inner = channels / plan.heads * plan.heads;
+        let (proj_in, proj_out) = (project(channels, inner), project(inner, channels));
+        let norm = GroupNorm::new(plan.groups, channels, ENTRY_EPS, device);
+        let norm = norm.at(maker, &format!("{path}.norm"));
         let blocks = (0..plan.layers).map(|i| {
-            TransformerBlock::new(maker, &format!("{path}.transformer_blocks.{i}"), channels, plan)
+            TransformerBlock::new(maker, &format!("{path}.transformer_blocks.{i}"), inner, plan)
         });
-        Self {
-            transformer_blocks: blocks.collect(),
-            norm: GroupNorm::new(plan.groups, channels, ENTRY_EPS, maker.device),
-            proj_in,
-            proj_out,
-        }
+        Self { transformer_blocks: blocks.collect(), norm, proj_in, proj_out }
     }
 
     /// `[batch, c, h, w]`, keeping the shape.
@@ -200,7 +215,7 @@ impl ImageTransformer {
     /// What a tap says.
     pub fn forward(&self, x: Tensor<4>, given: &Given, pass: &mut Pass) -> Result<Tensor<4>> {
         let [_, _, height, width] = x.dims();
-        let normed = self.norm.forward(x.clone());
+        let normed = self.norm.run(x.clone(), None, pass)?;
         let mut tokens = match &self.proj_in {
             Projection::Linear(layer) => layer.forward(to_tokens(normed)),
             Projection::Conv(layer) => to_tokens(layer.forward(normed)),
@@ -218,6 +233,7 @@ impl ImageTransformer {
 
 impl Sited for ImageTransformer {
     fn sites(&self, list: &mut Vec<Site>) {
+        list.extend(self.norm.site().cloned());
         self.transformer_blocks.sites(list);
     }
 }

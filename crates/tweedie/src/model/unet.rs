@@ -2,8 +2,8 @@
 
 use burn::tensor::Tensor;
 
-use super::attention::PixelAttention;
-use super::resnet::{Downsample, Resnet, ResnetPlan, Upsample, fits};
+use super::attention::{PixelAttention, PixelPlan};
+use super::resnet::{Downsample, Resampling, Resnet, ResnetPlan, Upsample, fits};
 use super::site::{Given, Maker, Sited, around};
 use super::transformer::{ImageTransformer, TransformerPlan};
 use crate::denoiser::Pass;
@@ -20,17 +20,10 @@ enum Mixer {
 }
 
 impl Mixer {
-    fn new(
-        maker: &mut Maker<'_>,
-        path: &str,
-        channels: usize,
-        plan: &MixerPlan,
-        resnet: &ResnetPlan,
-    ) -> Self {
+    fn new(maker: &mut Maker<'_>, path: &str, channels: usize, plan: &MixerPlan) -> Self {
         match plan {
-            MixerPlan::Pixels { head, norm } => {
-                let norm = norm.then_some((resnet.groups, resnet.eps));
-                Self::Pixels(Box::new(PixelAttention::new(maker, path, channels, *head, norm)))
+            MixerPlan::Pixels(plan) => {
+                Self::Pixels(Box::new(PixelAttention::new(maker, path, channels, plan)))
             }
             MixerPlan::Transformer(plan) => {
                 Self::Transformer(Box::new(ImageTransformer::new(maker, path, channels, plan)))
@@ -71,16 +64,11 @@ impl Parameters for Mixer {
     }
 }
 
-/// What mixes the pixels behind each residual block of a level.
+/// What mixes the pixels behind a residual block.
 #[derive(Clone, Copy, Debug)]
 pub enum MixerPlan {
     /// Self-attention.
-    Pixels {
-        /// Channels of a head.
-        head: usize,
-        /// Whether it has a norm.
-        norm: bool,
-    },
+    Pixels(PixelPlan),
     /// A transformer with cross-attention.
     Transformer(TransformerPlan),
 }
@@ -92,10 +80,29 @@ pub struct LevelPlan {
     pub channels: usize,
     /// Residual blocks on the way down; one more on the way up.
     pub layers: usize,
-    /// What follows each of them on the way down.
-    pub down: Option<MixerPlan>,
-    /// What follows each of them on the way up.
-    pub up: Option<MixerPlan>,
+    /// What follows each of them on the way down: as many, or none.
+    pub down: Vec<MixerPlan>,
+    /// What follows each of them on the way up: as many, or none.
+    pub up: Vec<MixerPlan>,
+    /// The residual blocks on the way down.
+    pub down_resnet: ResnetPlan,
+    /// The residual blocks on the way up.
+    pub up_resnet: ResnetPlan,
+    /// How the size is halved behind it.
+    pub halves: Resampling,
+    /// How the size is doubled behind it.
+    pub doubles: Resampling,
+}
+
+/// The middle of a U-Net.
+#[derive(Clone, Copy, Debug)]
+pub struct MidPlan {
+    /// Whether a second residual block follows.
+    pub second: bool,
+    /// What stands between the two.
+    pub mixer: Option<MixerPlan>,
+    /// What the outputs of the residual blocks are divided by.
+    pub scale: f64,
 }
 
 /// The body of a U-Net.
@@ -103,30 +110,28 @@ pub struct LevelPlan {
 pub struct BodyPlan {
     /// The levels, finest first.
     pub levels: Vec<LevelPlan>,
-    /// Whether there is a middle.
-    pub mid: bool,
-    /// What stands between the two residual blocks of the middle.
-    pub mid_mixer: Option<MixerPlan>,
+    /// The middle, if there is one.
+    pub mid: Option<MidPlan>,
     /// Padding of the convolutions that halve the size: 1 or 0.
     pub downsample_padding: usize,
-    /// The residual blocks.
+    /// The residual blocks of the middle.
     pub resnet: ResnetPlan,
 }
 
 #[derive(Clone, Debug)]
-struct Down {
+pub(super) struct Down {
     resnets: Vec<Resnet>,
     attentions: Vec<Mixer>,
     downsamplers: Vec<Downsample>,
-    span: Site,
+    span: Option<Site>,
 }
 parameters!(Down { resnets, attentions, downsamplers });
 
 #[derive(Clone, Debug)]
-struct Mid {
+pub(super) struct Mid {
     resnets: Vec<Resnet>,
     attentions: Vec<Mixer>,
-    span: Site,
+    span: Option<Site>,
 }
 parameters!(Mid { resnets, attentions });
 
@@ -137,6 +142,114 @@ struct Up {
     upsamplers: Vec<Upsample>,
 }
 parameters!(Up { resnets, attentions, upsamplers });
+
+impl Down {
+    /// Every level of the way down; each announces itself with all inside it where `spans`.
+    pub(super) fn all(maker: &mut Maker<'_>, plan: &BodyPlan, spans: bool) -> Vec<Self> {
+        let count = plan.levels.len();
+        let mut downs = Vec::with_capacity(count);
+        let mut inputs = plan.levels.first().map_or(0, |level| level.channels);
+        for (i, level) in plan.levels.iter().enumerate() {
+            let path = format!("down_blocks.{i}");
+            let span = spans.then(|| maker.site(&path, SiteKind::Span));
+            let channels = level.channels;
+            let (resnets, attentions) = stack(maker, &path, level.layers, &level.down, |j| {
+                (if j == 0 { inputs } else { channels }, channels, &level.down_resnet)
+            });
+            let at = format!("{path}.downsamplers.0");
+            let halve = (i + 1 < count).then(|| match level.halves {
+                Resampling::Convolution => {
+                    Downsample::new(maker, channels, plan.downsample_padding)
+                }
+                Resampling::Residual => {
+                    Downsample::residual(maker, &at, channels, &level.down_resnet)
+                }
+            });
+            downs.push(Self {
+                resnets,
+                attentions,
+                downsamplers: halve.into_iter().collect(),
+                span,
+            });
+            inputs = channels;
+        }
+        downs
+    }
+
+    /// The residual blocks with what follows each; every output is kept behind `skips`.
+    pub(super) fn blocks(
+        &self,
+        x: Tensor<4>,
+        given: &Given,
+        pass: &mut Pass,
+        skips: &mut Vec<Tensor<4>>,
+    ) -> Result<Tensor<4>> {
+        let mut hidden = x;
+        for (i, resnet) in self.resnets.iter().enumerate() {
+            hidden = resnet.forward(hidden, given, pass)?;
+            if let Some(mixer) = self.attentions.get(i) {
+                hidden = mixer.forward(hidden, given, pass)?;
+            }
+            skips.push(hidden.clone());
+        }
+        Ok(hidden)
+    }
+
+    /// The layer that halves the size behind this level.
+    pub(super) fn halve(&self) -> Option<&Downsample> {
+        self.downsamplers.first()
+    }
+
+    /// How many residual blocks there are.
+    pub(super) fn layers(&self) -> usize {
+        self.resnets.len()
+    }
+}
+
+impl Mid {
+    /// The middle, which announces itself where `spans`.
+    pub(super) fn new(maker: &mut Maker<'_>, plan: &BodyPlan, spans: bool) -> Option<Self> {
+        let mid = plan.mid.as_ref()?;
+        let channels = plan.levels.last().map_or(0, |level| level.channels);
+        let span = spans.then(|| maker.site("mid_block", SiteKind::Span));
+        let resnet_plan = ResnetPlan { scale: mid.scale, ..plan.resnet };
+        let resnet = |maker: &mut Maker<'_>, j: usize| {
+            let path = format!("mid_block.resnets.{j}");
+            Resnet::new(maker, &path, channels, channels, &resnet_plan)
+        };
+        let mut resnets = vec![resnet(maker, 0)];
+        let mixer = mid
+            .mixer
+            .as_ref()
+            .map(|mixer| Mixer::new(maker, "mid_block.attentions.0", channels, mixer));
+        if mid.second {
+            resnets.push(resnet(maker, 1));
+        }
+        Some(Self { resnets, attentions: mixer.into_iter().collect(), span })
+    }
+
+    pub(super) fn forward(
+        &self,
+        x: Tensor<4>,
+        given: &Given,
+        pass: &mut Pass,
+    ) -> Result<Tensor<4>> {
+        let compute = |pass: &mut Pass, x: Tensor<4>, given: &Given| {
+            let mut hidden = x;
+            for (i, resnet) in self.resnets.iter().enumerate() {
+                hidden = resnet.forward(hidden, given, pass)?;
+                if let Some(mixer) = self.attentions.get(i) {
+                    hidden = mixer.forward(hidden, given, pass)?;
+                }
+            }
+            Ok(hidden)
+        };
+        match &self.span {
+            Some(span) => around(pass, span, x, given, compute),
+            None => compute(pass, x, given),
+        }
+    }
+}
 
 /// Everything between the first and the last convolution of a U-Net.
 ///
@@ -155,32 +268,9 @@ impl Body {
     /// Builds every part in the order in which it runs.
     pub fn new(maker: &mut Maker<'_>, plan: &BodyPlan) -> Self {
         let count = plan.levels.len();
-        let mut down_blocks = Vec::with_capacity(count);
-        let mut inputs = plan.levels.first().map_or(0, |level| level.channels);
-        for (i, level) in plan.levels.iter().enumerate() {
-            let path = format!("down_blocks.{i}");
-            let span = maker.site(&path, SiteKind::Span);
-            let (resnets, attentions) = stack(maker, &path, level.layers, level.down, |j| {
-                (if j == 0 { inputs } else { level.channels }, level.channels, &plan.resnet)
-            });
-            let halve = || Downsample::new(maker, level.channels, plan.downsample_padding);
-            let downsamplers = if i + 1 < count { vec![halve()] } else { Vec::new() };
-            down_blocks.push(Down { resnets, attentions, downsamplers, span });
-            inputs = level.channels;
-        }
-        let mid_block = plan.mid.then(|| {
-            let span = maker.site("mid_block", SiteKind::Span);
-            let resnet = |maker: &mut Maker<'_>, j: usize| {
-                let path = format!("mid_block.resnets.{j}");
-                Resnet::new(maker, &path, inputs, inputs, &plan.resnet)
-            };
-            let first = resnet(maker, 0);
-            let mixer = plan.mid_mixer.as_ref().map(|mixer| {
-                Mixer::new(maker, "mid_block.attentions.0", inputs, mixer, &plan.resnet)
-            });
-            let last = resnet(maker, 1);
-            Mid { resnets: vec![first, last], attentions: mixer.into_iter().collect(), span }
-        });
+        let down_blocks = Down::all(maker, plan, true);
+        let mid_block = Mid::new(maker, plan, true);
+        let mut inputs = plan.levels.last().map_or(0, |level| level.channels);
         let mut up_blocks = Vec::with_capacity(count);
         for (i, level) in plan.levels.iter().rev().enumerate() {
             let path = format!("up_blocks.{i}");
@@ -189,13 +279,16 @@ impl Body {
             // The last residual block joins the input of the level on its way down.
             let entry = plan.levels[depth.saturating_sub(1)].channels;
             let layers = level.layers + 1;
-            let (resnets, attentions) = stack(maker, &path, layers, level.up, |j| {
+            let (resnets, attentions) = stack(maker, &path, layers, &level.up, |j| {
                 let skip = if j + 1 == layers { entry } else { channels };
-                (if j == 0 { inputs } else { channels } + skip, channels, &plan.resnet)
+                (if j == 0 { inputs } else { channels } + skip, channels, &level.up_resnet)
             });
-            let upsamplers =
-                if depth > 0 { vec![Upsample::new(maker, channels)] } else { Vec::new() };
-            up_blocks.push(Up { resnets, attentions, upsamplers });
+            let at = format!("{path}.upsamplers.0");
+            let double = (depth > 0).then(|| match level.doubles {
+                Resampling::Convolution => Upsample::new(maker, channels),
+                Resampling::Residual => Upsample::residual(maker, &at, channels, &level.up_resnet),
+            });
+            up_blocks.push(Up { resnets, attentions, upsamplers: double.into_iter().collect() });
             inputs = channels;
         }
         Self { down_blocks, mid_block, up_blocks }
@@ -232,22 +325,19 @@ impl Body {
     ) -> Result<Tensor<4>> {
         let down = &self.down_blocks[depth];
         let up = &self.up_blocks[self.up_blocks.len() - 1 - depth];
-        around(pass, &down.span, x, given, |pass, x, given| {
+        let compute = |pass: &mut Pass, x: Tensor<4>, given: &Given| {
             let [_, _, height, width] = x.dims();
             let mut skips = vec![x.clone()];
-            let mut hidden = x;
-            for (i, resnet) in down.resnets.iter().enumerate() {
-                hidden = resnet.forward(hidden, given, pass)?;
-                if let Some(mixer) = down.attentions.get(i) {
-                    hidden = mixer.forward(hidden, given, pass)?;
-                }
-                skips.push(hidden.clone());
-            }
-            hidden = match down.downsamplers.first() {
+            let mut hidden = down.blocks(x, given, pass, &mut skips)?;
+            hidden = match down.halve() {
                 Some(halve) => {
-                    self.level(depth + 1, halve.forward(hidden), [height, width], given, pass)?
+                    let halved = halve.forward(hidden, given, pass)?;
+                    self.level(depth + 1, halved, [height, width], given, pass)?
                 }
-                None => self.middle(hidden, given, pass)?,
+                None => match &self.mid_block {
+                    Some(mid) => mid.forward(hidden, given, pass)?,
+                    None => hidden,
+                },
             };
             for (i, resnet) in up.resnets.iter().enumerate() {
                 hidden = match skips.pop() {
@@ -258,25 +348,15 @@ impl Body {
                     hidden = mixer.forward(hidden, given, pass)?;
                 }
             }
-            Ok(match up.upsamplers.first() {
-                Some(double) => double.forward(hidden, size),
-                None => hidden,
-            })
-        })
-    }
-
-    fn middle(&self, x: Tensor<4>, given: &Given, pass: &mut Pass) -> Result<Tensor<4>> {
-        let Some(mid) = &self.mid_block else { return Ok(x) };
-        around(pass, &mid.span, x, given, |pass, x, given| {
-            let mut hidden = x;
-            for (i, resnet) in mid.resnets.iter().enumerate() {
-                hidden = resnet.forward(hidden, given, pass)?;
-                if let Some(mixer) = mid.attentions.get(i) {
-                    hidden = mixer.forward(hidden, given, pass)?;
-                }
+            match up.upsamplers.first() {
+                Some(double) => double.forward(hidden, size, given, pass),
+                None => Ok(hidden),
             }
-            Ok(hidden)
-        })
+        };
+        match &down.span {
+            Some(span) => around(pass, span, x, given, compute),
+            None => compute(pass, x, given),
+        }
     }
 }
 
@@ -285,7 +365,7 @@ fn stack<'p>(
     maker: &mut Maker<'_>,
     path: &str,
     layers: usize,
-    mixer: Option<MixerPlan>,
+    plans: &[MixerPlan],
     make: impl Fn(usize) -> (usize, usize, &'p ResnetPlan),
 ) -> (Vec<Resnet>, Vec<Mixer>) {
     let (mut resnets, mut mixers) = (Vec::new(), Vec::new());
@@ -293,9 +373,9 @@ fn stack<'p>(
         let (inputs, outputs, plan) = make(j);
         let at = format!("{path}.resnets.{j}");
         resnets.push(Resnet::new(maker, &at, inputs, outputs, plan));
-        if let Some(mixer) = &mixer {
+        if let Some(mixer) = plans.get(j) {
             let at = format!("{path}.attentions.{j}");
-            mixers.push(Mixer::new(maker, &at, outputs, mixer, plan));
+            mixers.push(Mixer::new(maker, &at, outputs, mixer));
         }
     }
     (resnets, mixers)
@@ -311,18 +391,30 @@ fn stack_sites(resnets: &[Resnet], mixers: &[Mixer], list: &mut Vec<Site>) {
     }
 }
 
+impl Sited for Down {
+    fn sites(&self, list: &mut Vec<Site>) {
+        list.extend(self.span.clone());
+        stack_sites(&self.resnets, &self.attentions, list);
+        self.downsamplers.sites(list);
+    }
+}
+
+impl Sited for Mid {
+    fn sites(&self, list: &mut Vec<Site>) {
+        list.extend(self.span.clone());
+        stack_sites(&self.resnets, &self.attentions, list);
+    }
+}
+
 impl Sited for Body {
     fn sites(&self, list: &mut Vec<Site>) {
-        for down in &self.down_blocks {
-            list.push(down.span.clone());
-            stack_sites(&down.resnets, &down.attentions, list);
-        }
+        self.down_blocks.sites(list);
         if let Some(mid) = &self.mid_block {
-            list.push(mid.span.clone());
-            stack_sites(&mid.resnets, &mid.attentions, list);
+            mid.sites(list);
         }
         for up in &self.up_blocks {
             stack_sites(&up.resnets, &up.attentions, list);
+            up.upsamplers.sites(list);
         }
     }
 }

@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Activation, Config, MAX_CHANNELS, MAX_LAYERS, Side, above_zero, blocks, norms, only, side,
-    within,
+    Activation, Config, MAX_CHANNELS, MAX_LAYERS, Side, above_zero, blocks, norms, side, within,
 };
 use crate::{Error, Result};
 
@@ -53,9 +52,10 @@ pub struct AutoencoderKlConfig {
     pub scaling_factor: f64,
     /// What is taken from the latents before that; `None` is 0.
     pub shift_factor: Option<f64>,
-    /// A mean for each latent channel; only `None` is supported.
+    /// A mean for each latent channel, which is taken from the latents before diffusion where
+    /// there is a deviation too.
     pub latents_mean: Option<Vec<f64>>,
-    /// A deviation for each latent channel; only `None` is supported.
+    /// A deviation for each latent channel, which the latents are divided by.
     pub latents_std: Option<Vec<f64>>,
     /// Decodes in 32 bits where the pipeline runs in 16; here it always does.
     pub force_upcast: bool,
@@ -121,7 +121,16 @@ impl Config for AutoencoderKlConfig {
             let why = format!("wanted a finite number, found {shift}");
             return Err(Error::setting("shift_factor", why));
         }
-        only("latents_mean", &self.latents_mean, &None)?;
-        only("latents_std", &self.latents_std, &None)
+        for (key, values) in
+            [("latents_mean", &self.latents_mean), ("latents_std", &self.latents_std)]
+        {
+            let Some(values) = values else { continue };
+            if values.len() != self.latent_channels || values.iter().any(|v| !v.is_finite()) {
+                let (wanted, found) = (self.latent_channels, values.len());
+                let why = format!("wanted {wanted} finite numbers, one a channel, found {found}");
+                return Err(Error::setting(key, why));
+            }
+        }
+        self.latents_std.iter().flatten().try_for_each(|v| above_zero("latents_std", *v))
     }
 }

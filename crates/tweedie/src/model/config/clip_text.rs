@@ -13,7 +13,16 @@ pub enum HiddenActivation {
     #[default]
     QuickGelu,
     /// `x Phi(x)`, with the normal distribution function.
+    #[serde(alias = "gelu_python")]
     Gelu,
+    /// The same with tanh for the distribution function.
+    #[serde(alias = "gelu_pytorch_tanh", alias = "gelu_fast", alias = "gelu_accurate")]
+    GeluNew,
+    /// `x sigmoid(x)`.
+    #[serde(alias = "swish")]
+    Silu,
+    /// `max(x, 0)`.
+    Relu,
 }
 
 /// Settings of `CLIPTextModel`: a causal transformer over tokens (Radford et al., "Learning
@@ -28,7 +37,7 @@ pub struct ClipTextConfig {
     pub hidden_size: usize,
     /// The width of the feed-forward layers.
     pub intermediate_size: usize,
-    /// Width of a projection that this class does not have; the files hold it.
+    /// Width of the projection of the class that has one; the files of the other hold it too.
     pub projection_dim: Option<usize>,
     /// Transformer layers.
     pub num_hidden_layers: usize,
@@ -77,8 +86,14 @@ impl Default for ClipTextConfig {
     }
 }
 
+impl ClipTextConfig {
+    /// The class with a projection of the pooled output, which has the same settings.
+    pub const WITH_PROJECTION: &'static str = "CLIPTextModelWithProjection";
+}
+
 impl Config for ClipTextConfig {
     const CLASS: &'static str = "CLIPTextModel";
+    const OTHERS: &'static [&'static str] = &[Self::WITH_PROJECTION];
     const IGNORED: &'static [&'static str] =
         &["architectures", "dropout", "dtype", "model_type", "torch_dtype", "transformers_version"];
 

@@ -8,8 +8,11 @@
 //! training or in 16 bits (`dropout`, `upcast_attention` …) are carried along.
 
 mod autoencoder_kl;
+mod autoencoder_tiny;
 mod clip_text;
+mod controlnet;
 mod dit;
+mod transformer2d;
 mod unet2d;
 mod unet2d_condition;
 
@@ -19,10 +22,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use autoencoder_kl::{AutoencoderKlConfig, DecoderBlock, EncoderBlock};
+pub use autoencoder_tiny::AutoencoderTinyConfig;
 pub use clip_text::{ClipTextConfig, HiddenActivation};
-pub use dit::DitConfig;
-pub use unet2d::{MidBlock, UNet2DConfig};
-pub use unet2d_condition::{CrossMidBlock, UNet2DConditionConfig};
+pub use controlnet::{ChannelOrder, ControlNetConfig};
+pub use dit::{DitConfig, FeedForward};
+pub use transformer2d::Transformer2DConfig;
+pub use unet2d::{MidBlock, ResampleKind, UNet2DConfig};
+pub use unet2d_condition::{AdditionEmbedding, CrossMidBlock, UNet2DConditionConfig};
 
 use crate::{Error, Result};
 
@@ -37,6 +43,8 @@ pub const MAX_SIDE: usize = 1 << 15;
 pub trait Config: Clone + Debug + Default + PartialEq + Serialize + DeserializeOwned {
     /// The published class that the settings are those of.
     const CLASS: &'static str;
+    /// Other classes with the same settings.
+    const OTHERS: &'static [&'static str] = &[];
     /// Keys that files of this class may hold and that mean nothing to the network.
     const IGNORED: &'static [&'static str] = &[];
 
@@ -82,6 +90,41 @@ impl<T: Copy> PerBlock<T> {
     }
 }
 
+/// How many transformer layers stand at each attention: one number for all blocks, or one for each
+/// block, or one for each attention of each block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "wanted a number or a list of numbers or of lists of numbers")]
+pub enum Depths {
+    /// The same everywhere.
+    One(usize),
+    /// For each block.
+    Each(Vec<PerBlock<usize>>),
+}
+
+impl Depths {
+    /// For each of the blocks, in order.
+    ///
+    /// # Errors
+    /// The list is of another length; `key` names the field.
+    pub fn spread(&self, key: &str, blocks: usize) -> Result<Vec<PerBlock<usize>>> {
+        match self {
+            Self::One(n) => Ok(vec![PerBlock::One(*n); blocks]),
+            Self::Each(each) if each.len() == blocks => Ok(each.clone()),
+            Self::Each(each) => {
+                Err(Error::setting(key, format!("wanted {blocks} values, found {}", each.len())))
+            }
+        }
+    }
+
+    /// Whether some block has a list of its own.
+    pub fn is_nested(&self) -> bool {
+        match self {
+            Self::One(_) => false,
+            Self::Each(each) => each.iter().any(|b| matches!(b, PerBlock::Each(_))),
+        }
+    }
+}
+
 /// Height and width in pixels: one number for both, or two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "wanted a size in pixels, or a list of height and width")]
@@ -106,10 +149,16 @@ impl Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DownBlock {
     /// Residual blocks.
+    #[serde(alias = "UNetResDownBlock2D")]
     DownBlock2D,
+    /// Residual blocks, the last of which halves the size.
+    #[serde(alias = "UNetResResnetDownsampleBlock2D")]
+    ResnetDownsampleBlock2D,
     /// Residual blocks, each followed by self-attention.
+    #[serde(alias = "UNetResAttnDownBlock2D")]
     AttnDownBlock2D,
     /// Residual blocks, each followed by a transformer with cross-attention.
+    #[serde(alias = "UNetResCrossAttnDownBlock2D")]
     CrossAttnDownBlock2D,
 }
 
@@ -117,10 +166,16 @@ pub enum DownBlock {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UpBlock {
     /// Residual blocks.
+    #[serde(alias = "UNetResUpBlock2D")]
     UpBlock2D,
+    /// Residual blocks, the last of which doubles the size.
+    #[serde(alias = "UNetResResnetUpsampleBlock2D")]
+    ResnetUpsampleBlock2D,
     /// Residual blocks, each followed by self-attention.
+    #[serde(alias = "UNetResAttnUpBlock2D")]
     AttnUpBlock2D,
     /// Residual blocks, each followed by a transformer with cross-attention.
+    #[serde(alias = "UNetResCrossAttnUpBlock2D")]
     CrossAttnUpBlock2D,
 }
 
@@ -132,6 +187,12 @@ pub enum Activation {
     #[default]
     #[serde(alias = "swish")]
     Silu,
+    /// `x tanh(ln(1 + exp(x)))`.
+    Mish,
+    /// `x Phi(x)`, with the normal distribution function.
+    Gelu,
+    /// `max(x, 0)`.
+    Relu,
 }
 
 /// How the time enters a residual block.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Activation, Config, DownBlock, MAX_CHANNELS, MAX_LAYERS, Side, TimeEmbedding, TimeScaleShift,
-    UpBlock, blocks, divides, dropout, norms, only, side, within,
+    UpBlock, above_zero, blocks, divides, dropout, norms, side, within,
 };
 use crate::{Error, Result};
 
@@ -13,6 +13,17 @@ use crate::{Error, Result};
 pub enum MidBlock {
     /// Residual block, self-attention, residual block.
     UNetMidBlock2D,
+}
+
+/// How a block with self-attention changes the size of an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResampleKind {
+    /// By a convolution.
+    #[default]
+    Conv,
+    /// By a residual block.
+    Resnet,
 }
 
 /// Settings of `UNet2DModel`: a U-Net over images, conditioned on the time and, if it has class
@@ -28,7 +39,7 @@ pub struct UNet2DConfig {
     pub out_channels: usize,
     /// Maps inputs from [0, 1] to [-1, 1].
     pub center_input_sample: bool,
-    /// How the time is embedded; only positional is supported.
+    /// How the time is embedded.
     pub time_embedding_type: TimeEmbedding,
     /// Features of the time embedding; by default four times the channels of the first block.
     pub time_embedding_dim: Option<usize>,
@@ -46,15 +57,15 @@ pub struct UNet2DConfig {
     pub block_out_channels: Vec<usize>,
     /// Residual blocks in each block on the way down; on the way up there is one more.
     pub layers_per_block: usize,
-    /// What the outputs of the middle are divided by; only 1 is supported.
+    /// What the outputs of the middle are divided by.
     pub mid_block_scale_factor: f64,
     /// Padding of the convolutions that halve the size: 1, or 0 for one pixel at the right and
     /// the bottom.
     pub downsample_padding: usize,
-    /// How the size is halved; only `conv` is supported.
-    pub downsample_type: String,
-    /// How the size is doubled; only `conv` is supported.
-    pub upsample_type: String,
+    /// How blocks with self-attention halve the size; the others have convolutions.
+    pub downsample_type: ResampleKind,
+    /// How blocks with self-attention double the size; the others have convolutions.
+    pub upsample_type: ResampleKind,
     /// Dropout inside residual blocks, while training.
     pub dropout: f64,
     /// The activation.
@@ -63,7 +74,8 @@ pub struct UNet2DConfig {
     pub attention_head_dim: Option<usize>,
     /// Groups of the norms.
     pub norm_num_groups: usize,
-    /// Groups of the norm in the middle's attention; only `None` (as elsewhere) is supported.
+    /// Groups of the norm in the middle's attention; by default those of the other norms, and no norm
+    /// where `resnet_time_scale_shift` is not `default`.
     pub attn_norm_num_groups: Option<usize>,
     /// Epsilon of the norms.
     pub norm_eps: f64,
@@ -76,7 +88,7 @@ pub struct UNet2DConfig {
     pub class_embed_type: Option<String>,
     /// Rows of the class table; `None` for a network without classes.
     pub num_class_embeds: Option<usize>,
-    /// Rows of a learned time table; means nothing to a positional embedding.
+    /// Rows of a learned time table; means nothing to other embeddings.
     pub num_train_timesteps: Option<usize>,
 }
 
@@ -100,8 +112,8 @@ impl Default for UNet2DConfig {
             layers_per_block: 2,
             mid_block_scale_factor: 1.0,
             downsample_padding: 1,
-            downsample_type: "conv".to_owned(),
-            upsample_type: "conv".to_owned(),
+            downsample_type: ResampleKind::Conv,
+            upsample_type: ResampleKind::Conv,
             dropout: 0.0,
             act_fn: Activation::Silu,
             attention_head_dim: Some(8),
@@ -152,11 +164,18 @@ impl Config for UNet2DConfig {
             let why = "cross-attention needs a `UNet2DConditionModel`";
             return Err(Error::setting("down_block_types", why));
         }
-        only("time_embedding_type", &self.time_embedding_type, &TimeEmbedding::Positional)?;
-        only("mid_block_scale_factor", &self.mid_block_scale_factor, &1.0)?;
-        only("downsample_type", &self.downsample_type.as_str(), &"conv")?;
-        only("upsample_type", &self.upsample_type.as_str(), &"conv")?;
-        only("attn_norm_num_groups", &self.attn_norm_num_groups, &None)?;
+        above_zero("mid_block_scale_factor", self.mid_block_scale_factor)?;
+        if self.time_embedding_type == TimeEmbedding::Learned {
+            let Some(rows) = self.num_train_timesteps else {
+                let why = "is wanted by `time_embedding_type` \"learned\"";
+                return Err(Error::setting("num_train_timesteps", why));
+            };
+            within("num_train_timesteps", rows, 1 << 24)?;
+        }
+        if let (Some(groups), Some(last)) = (self.attn_norm_num_groups, channels.last()) {
+            within("attn_norm_num_groups", groups, MAX_CHANNELS)?;
+            divides("block_out_channels", *last, "attn_norm_num_groups", groups)?;
+        }
         match self.class_embed_type.as_deref() {
             None | Some("timestep" | "identity") => Ok(()),
             Some(other) => Err(Error::unknown("class_embed_type", other, ["timestep", "identity"])),
@@ -165,7 +184,7 @@ impl Config for UNet2DConfig {
 }
 
 impl UNet2DConfig {
-    /// Every block with attention divides into heads.
+    /// Every block with attention has at least one head.
     fn heads(&self) -> Result<()> {
         let Some(head) = self.attention_head_dim else { return Ok(()) };
         within("attention_head_dim", head, MAX_CHANNELS)?;
@@ -176,7 +195,7 @@ impl UNet2DConfig {
         let mid = self.mid_block_type.is_some() && self.add_attention;
         for (i, ((channels, down), up)) in channels.iter().zip(down).zip(up).enumerate() {
             if down || up || (mid && i == deepest) {
-                divides("block_out_channels", *channels, "attention_head_dim", head)?;
+                within("attention_head_dim", head, *channels)?;
             }
         }
         Ok(())
@@ -186,11 +205,6 @@ impl UNet2DConfig {
 /// Checks the sines and cosines of the time and the layers behind them.
 pub(super) fn time(channels: &[usize], freq_shift: usize, dim: usize) -> Result<()> {
     let first = channels.first().copied().unwrap_or(0);
-    if !first.is_multiple_of(2) {
-        let why =
-            format!("the first is the width of the time embedding: wanted even, found {first}");
-        return Err(Error::setting("block_out_channels", why));
-    }
     if freq_shift.saturating_mul(2) >= first {
         let why = format!("wanted less than half of the first block's {first}, found {freq_shift}");
         return Err(Error::setting("freq_shift", why));

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::unet2d::time;
 use super::{
-    Activation, Config, DownBlock, MAX_CHANNELS, MAX_LAYERS, PerBlock, Side, TimeEmbedding,
-    TimeScaleShift, UpBlock, blocks, divides, dropout, norms, only, side, within,
+    Activation, Config, Depths, DownBlock, MAX_CHANNELS, MAX_LAYERS, PerBlock, Side, TimeEmbedding,
+    TimeScaleShift, UpBlock, above_zero, blocks, divides, dropout, norms, only, side, within,
 };
 use crate::{Error, Result};
 
@@ -14,6 +14,18 @@ use crate::{Error, Result};
 pub enum CrossMidBlock {
     /// Residual block, transformer with cross-attention, residual block.
     UNetMidBlock2DCrossAttn,
+    /// One residual block.
+    UNetMidBlock2D,
+}
+
+/// What is embedded beside the time and the class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdditionEmbedding {
+    /// The sequence, pooled by attention.
+    Text,
+    /// A pooled text embedding and sizes (SDXL's).
+    TextTime,
 }
 
 /// Settings of `UNet2DConditionModel`: a U-Net over latents whose transformers attend to a
@@ -34,11 +46,12 @@ pub struct UNet2DConditionConfig {
     pub flip_sin_to_cos: bool,
     /// The frequencies of the time embedding fall over `half - freq_shift` steps.
     pub freq_shift: usize,
-    /// Blocks on the way down, finest first: with cross-attention, or without any.
+    /// Blocks on the way down, finest first: with cross-attention, with self-attention, with
+    /// neither, or with neither and the size halved inside.
     pub down_block_types: Vec<DownBlock>,
     /// The middle; `None` leaves it out.
     pub mid_block_type: Option<CrossMidBlock>,
-    /// Blocks on the way up, coarsest first: with cross-attention, or without any.
+    /// Blocks on the way up, coarsest first, of the same kinds.
     pub up_block_types: Vec<UpBlock>,
     /// The first attention of a transformer block looks at the sequence too.
     pub only_cross_attention: PerBlock<bool>,
@@ -49,7 +62,7 @@ pub struct UNet2DConditionConfig {
     /// Padding of the convolutions that halve the size: 1, or 0 for one pixel at the right and
     /// the bottom.
     pub downsample_padding: usize,
-    /// What the outputs of the middle are divided by; only 1 is supported.
+    /// What the outputs of the middle's residual blocks are divided by.
     pub mid_block_scale_factor: f64,
     /// Dropout, while training.
     pub dropout: f64,
@@ -61,16 +74,17 @@ pub struct UNet2DConditionConfig {
     pub norm_eps: f64,
     /// Features of the sequence that is attended to.
     pub cross_attention_dim: PerBlock<usize>,
-    /// Transformer layers at each attention.
-    pub transformer_layers_per_block: PerBlock<usize>,
-    /// The same for the way up, where it differs; only `None` is supported.
+    /// Transformer layers at each attention; a list for each block only with the next setting.
+    pub transformer_layers_per_block: Depths,
+    /// The same for the way up, coarsest first, where it differs.
     pub reverse_transformer_layers_per_block: Option<Vec<PerBlock<usize>>>,
-    /// Width of a projection of the sequence; only `None` is supported.
+    /// Features of the sequence where it is projected to those that are attended to.
     pub encoder_hid_dim: Option<usize>,
-    /// Kind of that projection; only `None` is supported.
+    /// Kind of that projection; only `text_proj`, a linear layer, is supported.
     pub encoder_hid_dim_type: Option<String>,
     /// The **number** of attention heads, in spite of its name (the published class swapped the
-    /// two and kept it so for the files' sake).
+    /// two and kept it so for the files' sake); in blocks with self-attention alone the channels of
+    /// a head.
     pub attention_head_dim: PerBlock<usize>,
     /// Must be `None`, as the published class demands.
     pub num_attention_heads: Option<PerBlock<usize>>,
@@ -81,9 +95,9 @@ pub struct UNet2DConditionConfig {
     /// The kind of class embedding: `None` (a table), `timestep`, `identity`, `projection` or
     /// `simple_projection`.
     pub class_embed_type: Option<String>,
-    /// More conditions beside the time: `None`, or `text_time` (SDXL's).
-    pub addition_embed_type: Option<String>,
-    /// Width of those; means nothing without them.
+    /// More conditions beside the time.
+    pub addition_embed_type: Option<AdditionEmbedding>,
+    /// Features of each embedded size; means nothing without them.
     pub addition_time_embed_dim: Option<usize>,
     /// Rows of the class table; `None` for a network without classes.
     pub num_class_embeds: Option<usize>,
@@ -91,35 +105,36 @@ pub struct UNet2DConditionConfig {
     pub upcast_attention: bool,
     /// How the time enters a residual block.
     pub resnet_time_scale_shift: TimeScaleShift,
-    /// An activation before the time enters; only `false` is supported.
+    /// Blocks that halve or double the size inside take the embedded time as it is.
     pub resnet_skip_time_act: bool,
-    /// What residual blocks divide by; only 1 is supported.
+    /// What residual blocks of such blocks divide their outputs by.
     pub resnet_out_scale_factor: f64,
-    /// How the time is embedded; only positional is supported.
+    /// How the time is embedded: positional, or by drawn frequencies (`fourier`).
     pub time_embedding_type: TimeEmbedding,
-    /// Features of the time embedding; by default four times the channels of the first block.
+    /// Features of the time embedding; by default four times the channels of the first block (two
+    /// times with drawn frequencies).
     pub time_embedding_dim: Option<usize>,
-    /// An activation on the time embedding; only `None` is supported.
-    pub time_embedding_act_fn: Option<String>,
-    /// A second one; only `None` is supported.
-    pub timestep_post_act: Option<String>,
+    /// An activation of all embeddings together.
+    pub time_embedding_act_fn: Option<Activation>,
+    /// An activation of the embedded time.
+    pub timestep_post_act: Option<Activation>,
     /// Width of the guidance weight's embedding, for guidance-distilled models.
     pub time_cond_proj_dim: Option<usize>,
-    /// Kernel of the first convolution; only 3 is supported.
+    /// Kernel of the first convolution: an odd number.
     pub conv_in_kernel: usize,
-    /// Kernel of the last convolution; only 3 is supported.
+    /// Kernel of the last convolution: an odd number.
     pub conv_out_kernel: usize,
     /// Width of projected class embeddings; means nothing without them.
     pub projection_class_embeddings_input_dim: Option<usize>,
     /// The kind of attention; only `default` is supported.
     pub attention_type: String,
-    /// Class embeddings beside the time rather than added; only `false` is supported.
+    /// Class embeddings stand behind those of the time rather than being added.
     pub class_embeddings_concat: bool,
     /// Means nothing to the middle that is supported.
     pub mid_block_only_cross_attention: Option<bool>,
-    /// A norm on the sequence; only `None` is supported.
+    /// Means nothing to the blocks that are supported.
     pub cross_attention_norm: Option<String>,
-    /// Heads of an added text embedding; means nothing without one.
+    /// Heads of the attention that pools a text; means nothing without one.
     pub addition_embed_type_num_heads: usize,
 }
 
@@ -157,7 +172,7 @@ impl Default for UNet2DConditionConfig {
             norm_num_groups: Some(32),
             norm_eps: 1e-5,
             cross_attention_dim: PerBlock::One(1280),
-            transformer_layers_per_block: PerBlock::One(1),
+            transformer_layers_per_block: Depths::One(1),
             reverse_transformer_layers_per_block: None,
             encoder_hid_dim: None,
             encoder_hid_dim_type: None,
@@ -194,7 +209,92 @@ impl UNet2DConditionConfig {
     /// Features of the time embedding.
     pub fn time_embed_dim(&self) -> usize {
         let first = self.block_out_channels.first().copied().unwrap_or(0);
-        self.time_embedding_dim.unwrap_or(first * 4)
+        let times = if self.time_embedding_type == TimeEmbedding::Fourier { 2 } else { 4 };
+        self.time_embedding_dim.unwrap_or(first * times)
+    }
+
+    /// Features of the embedded time as residual blocks are given it.
+    pub fn block_time_width(&self) -> usize {
+        self.time_embed_dim() * if self.class_embeddings_concat { 2 } else { 1 }
+    }
+
+    /// Groups of the norms.
+    pub fn groups(&self) -> usize {
+        self.norm_num_groups.unwrap_or(32)
+    }
+
+    /// Features of the sequence that is attended to, behind its projection if there is one.
+    pub fn context_width(&self) -> usize {
+        self.attended().next().or_else(|| self.cross_attention_dim.get(0)).unwrap_or(0)
+    }
+
+    /// Features of the sequence for each block that attends to it.
+    fn attended(&self) -> impl Iterator<Item = usize> {
+        let n = self.block_out_channels.len();
+        let mid = self.mid_block_type == Some(CrossMidBlock::UNetMidBlock2DCrossAttn);
+        (0..n).filter_map(move |i| {
+            let down = self.down_block_types.get(i) == Some(&DownBlock::CrossAttnDownBlock2D);
+            let up = self.up_block_types.iter().rev().nth(i) == Some(&UpBlock::CrossAttnUpBlock2D);
+            (down || up || (mid && i + 1 == n)).then(|| self.cross_attention_dim.get(i)).flatten()
+        })
+    }
+
+    /// Width of a pooled text embedding and embedded sizes together, and of one size.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] where one of them is not given.
+    pub fn sizes(&self) -> Result<(usize, usize)> {
+        let want = |key: &str, value: Option<usize>| {
+            let why = "is wanted by `addition_embed_type` \"text_time\"";
+            value.ok_or_else(|| Error::setting(key, why))
+        };
+        let total = want(
+            "projection_class_embeddings_input_dim",
+            self.projection_class_embeddings_input_dim,
+        )?;
+        Ok((total, want("addition_time_embed_dim", self.addition_time_embed_dim)?))
+    }
+
+    /// Transformer layers of each block, finest first: on the way down and on the way up.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] for lists of other lengths than the blocks have.
+    pub fn depths(&self) -> Result<(Vec<PerBlock<usize>>, Vec<PerBlock<usize>>)> {
+        let n = self.block_out_channels.len();
+        let layers = self.layers_per_block.spread("layers_per_block", n)?;
+        let key = "transformer_layers_per_block";
+        let down = self.transformer_layers_per_block.spread(key, n)?;
+        let reverse = "reverse_transformer_layers_per_block";
+        let up = match &self.reverse_transformer_layers_per_block {
+            None if self.transformer_layers_per_block.is_nested() => {
+                return Err(Error::setting(reverse, "is wanted beside lists for each block"));
+            }
+            None => down.clone(),
+            Some(up) => {
+                let mut up = Depths::Each(up.clone()).spread(reverse, n)?;
+                up.reverse();
+                up
+            }
+        };
+        for (i, layers) in layers.iter().enumerate() {
+            let crossed = self.down_block_types.get(i) == Some(&DownBlock::CrossAttnDownBlock2D);
+            if crossed {
+                down[i].spread(key, *layers)?;
+            }
+            if self.up_block_types.iter().rev().nth(i) == Some(&UpBlock::CrossAttnUpBlock2D) {
+                up[i].spread(reverse, layers + 1)?;
+            }
+        }
+        for depths in down.iter().chain(&up) {
+            let each = match depths {
+                PerBlock::One(one) => std::slice::from_ref(one),
+                PerBlock::Each(each) => each.as_slice(),
+            };
+            each.iter().try_for_each(|n| within(key, *n, MAX_LAYERS))?;
+        }
+        Ok((down, up))
     }
 
     /// The lists that go with the blocks: their lengths and bounds.
@@ -203,50 +303,112 @@ impl UNet2DConditionConfig {
         for (key, values, most) in [
             ("layers_per_block", &self.layers_per_block, MAX_LAYERS),
             ("cross_attention_dim", &self.cross_attention_dim, MAX_CHANNELS),
-            ("transformer_layers_per_block", &self.transformer_layers_per_block, MAX_LAYERS),
-            ("attention_head_dim", &self.attention_head_dim, MAX_LAYERS),
+            ("attention_head_dim", &self.attention_head_dim, MAX_CHANNELS),
         ] {
             values.spread(key, n)?.into_iter().try_for_each(|v| within(key, v, most))?;
         }
+        self.only_cross_attention.spread("only_cross_attention", n)?;
+        self.depths()?;
         let heads = self.attention_head_dim.spread("attention_head_dim", n)?;
-        let down = self.down_block_types.iter().map(|b| *b == DownBlock::CrossAttnDownBlock2D);
-        let up = self.up_block_types.iter().rev().map(|b| *b == UpBlock::CrossAttnUpBlock2D);
+        let has_heads = |b: &DownBlock| {
+            !matches!(b, DownBlock::DownBlock2D | DownBlock::ResnetDownsampleBlock2D)
+        };
+        let down = self.down_block_types.iter().map(has_heads);
+        let has_heads =
+            |b: &UpBlock| !matches!(b, UpBlock::UpBlock2D | UpBlock::ResnetUpsampleBlock2D);
+        let up = self.up_block_types.iter().rev().map(has_heads);
+        let mid = self.mid_block_type == Some(CrossMidBlock::UNetMidBlock2DCrossAttn);
         let blocks = self.block_out_channels.iter().zip(heads).zip(down).zip(up);
         for (i, (((channels, heads), down), up)) in blocks.enumerate() {
-            if down || up || (i + 1 == n && self.mid_block_type.is_some()) {
-                divides("block_out_channels", *channels, "attention_head_dim", heads)?;
+            if down || up || (i + 1 == n && mid) {
+                within("attention_head_dim", heads, *channels)?;
             }
+        }
+        let width = self.context_width();
+        match self.attended().find(|other| *other != width) {
+            None => Ok(()),
+            Some(other) => {
+                let why = format!("one sequence is attended to, found widths {width} and {other}");
+                Err(Error::setting("cross_attention_dim", why))
+            }
+        }
+    }
+
+    /// What is embedded beside the time.
+    fn embeddings(&self) -> Result<()> {
+        if let Some(classes) = self.num_class_embeds {
+            within("num_class_embeds", classes, 1 << 24)?;
+        }
+        for (key, width) in [
+            ("projection_class_embeddings_input_dim", self.projection_class_embeddings_input_dim),
+            ("addition_time_embed_dim", self.addition_time_embed_dim),
+            ("time_cond_proj_dim", self.time_cond_proj_dim),
+            ("encoder_hid_dim", self.encoder_hid_dim),
+        ] {
+            width.map_or(Ok(()), |width| within(key, width, MAX_CHANNELS))?;
+        }
+        match (self.encoder_hid_dim, self.encoder_hid_dim_type.as_deref()) {
+            (_, None) | (Some(_), Some("text_proj")) => {}
+            (None, Some(_)) => {
+                let why = "is wanted by `encoder_hid_dim_type`";
+                return Err(Error::setting("encoder_hid_dim", why));
+            }
+            (Some(_), Some(other)) => {
+                let why = format!("\"{other}\" is not supported, only \"text_proj\" is");
+                return Err(Error::setting("encoder_hid_dim_type", why));
+            }
+        }
+        match self.addition_embed_type {
+            Some(AdditionEmbedding::Text) => {
+                let heads = self.addition_embed_type_num_heads;
+                let key = "addition_embed_type_num_heads";
+                let width = self.encoder_hid_dim.unwrap_or(self.context_width());
+                within(key, heads, MAX_LAYERS)?;
+                divides("cross_attention_dim", width, key, heads)?;
+            }
+            Some(AdditionEmbedding::TextTime) => {
+                let (total, each) = self.sizes()?;
+                if self.freq_shift * 2 >= each {
+                    let why = format!("wanted more than twice the `freq_shift`, found {each}");
+                    return Err(Error::setting("addition_time_embed_dim", why));
+                }
+                within("projection_class_embeddings_input_dim", total, MAX_CHANNELS)?;
+            }
+            None => {}
+        }
+        let classes = self.class_embed_type.is_some() || self.num_class_embeds.is_some();
+        if self.class_embeddings_concat && (!classes || self.addition_embed_type.is_some()) {
+            let why = "wanted with class embeddings, and without `addition_embed_type`";
+            return Err(Error::setting("class_embeddings_concat", why));
         }
         Ok(())
     }
 
     /// What the network here does in one way only.
     fn supported(&self) -> Result<()> {
-        if self.down_block_types.contains(&DownBlock::AttnDownBlock2D) {
-            let why = "\"AttnDownBlock2D\" is not supported here, only in a `UNet2DModel`";
-            return Err(Error::setting("down_block_types", why));
-        }
-        if self.up_block_types.contains(&UpBlock::AttnUpBlock2D) {
-            let why = "\"AttnUpBlock2D\" is not supported here, only in a `UNet2DModel`";
-            return Err(Error::setting("up_block_types", why));
-        }
-        only("mid_block_scale_factor", &self.mid_block_scale_factor, &1.0)?;
-        let reversed = &self.reverse_transformer_layers_per_block;
-        only("reverse_transformer_layers_per_block", reversed, &None)?;
-        only("encoder_hid_dim", &self.encoder_hid_dim, &None)?;
-        only("encoder_hid_dim_type", &self.encoder_hid_dim_type, &None)?;
+        above_zero("mid_block_scale_factor", self.mid_block_scale_factor)?;
+        above_zero("resnet_out_scale_factor", self.resnet_out_scale_factor)?;
         only("num_attention_heads", &self.num_attention_heads, &None)?;
         only("dual_cross_attention", &self.dual_cross_attention, &false)?;
-        only("resnet_skip_time_act", &self.resnet_skip_time_act, &false)?;
-        only("resnet_out_scale_factor", &self.resnet_out_scale_factor, &1.0)?;
-        only("time_embedding_type", &self.time_embedding_type, &TimeEmbedding::Positional)?;
-        only("time_embedding_act_fn", &self.time_embedding_act_fn, &None)?;
-        only("timestep_post_act", &self.timestep_post_act, &None)?;
-        only("conv_in_kernel", &self.conv_in_kernel, &3)?;
-        only("conv_out_kernel", &self.conv_out_kernel, &3)?;
         only("attention_type", &self.attention_type.as_str(), &"default")?;
-        only("class_embeddings_concat", &self.class_embeddings_concat, &false)?;
-        only("cross_attention_norm", &self.cross_attention_norm, &None)
+        for (key, kernel) in
+            [("conv_in_kernel", self.conv_in_kernel), ("conv_out_kernel", self.conv_out_kernel)]
+        {
+            within(key, kernel, 31)?;
+            if kernel.is_multiple_of(2) {
+                return Err(Error::setting(key, format!("wanted an odd number, found {kernel}")));
+            }
+        }
+        match self.time_embedding_type {
+            TimeEmbedding::Positional => Ok(()),
+            TimeEmbedding::Fourier => {
+                divides("time_embedding_dim", self.time_embed_dim(), "fourier frequencies", 2)
+            }
+            TimeEmbedding::Learned => {
+                let why = "\"learned\" is not supported here, only in a `UNet2DModel`";
+                Err(Error::setting("time_embedding_type", why))
+            }
+        }
     }
 }
 
@@ -265,14 +427,12 @@ impl Config for UNet2DConditionConfig {
         norms(channels, groups, self.norm_eps)?;
         time(channels, self.freq_shift, self.time_embed_dim())?;
         dropout("dropout", self.dropout)?;
-        if let Some(classes) = self.num_class_embeds {
-            within("num_class_embeds", classes, 1 << 24)?;
-        }
         if self.downsample_padding > 1 {
             let why = format!("wanted 0 or 1, found {}", self.downsample_padding);
             return Err(Error::setting("downsample_padding", why));
         }
         self.per_block()?;
+        self.embeddings()?;
         self.supported()
     }
 }
