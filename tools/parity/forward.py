@@ -9,6 +9,7 @@ The exit status counts the cases above 1e-4. Needs diffusers, transformers and t
 """
 
 import argparse
+import copy
 import json
 import random
 import subprocess
@@ -87,8 +88,8 @@ def labels(kind, config, batch, width, generator):
 
 def unet2d(r, g):
     levels = r.randint(1, 4)
-    down = [r.choice(["DownBlock2D", "AttnDownBlock2D"]) for _ in range(levels)]
-    up = [r.choice(["UpBlock2D", "AttnUpBlock2D"]) for _ in range(levels)]
+    down = [r.choice(["DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"]) for _ in range(levels)]
+    up = [r.choice(["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"]) for _ in range(levels)]
     time = r.choice(["positional"] * 4 + ["fourier", "learned"])
     config = {
         "in_channels": r.randint(1, 4), "out_channels": r.randint(1, 6),
@@ -134,7 +135,9 @@ def unet2d(r, g):
 def cross_settings(r, levels, for_control=False):
     """What U-Nets with cross-attention and control networks share."""
     ch = channels(r, levels, 2)
-    down = [r.choice(["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"]) for _ in range(levels)]
+    kinds = ["CrossAttnDownBlock2D"] * 6 + ["DownBlock2D"] * 2
+    kinds += ["AttnDownBlock2D", "ResnetDownsampleBlock2D"]
+    down = [r.choice(kinds) for _ in range(levels)]
     each = lambda chance, one: [one() for _ in range(levels)] if r.random() < chance else one()
     config = {
         "flip_sin_to_cos": r.random() < 0.7, "freq_shift": r.choice([0, 1]),
@@ -189,7 +192,10 @@ def unet2d_condition(r, g):
         "in_channels": r.choice([4, 4, 4, 8, 9, 16]), "out_channels": r.choice([4, 4, 16]),
         "center_input_sample": r.random() < 0.2,
         "mid_block_type": r.choice(["UNetMidBlock2DCrossAttn"] * 5 + ["UNetMidBlock2D", None]),
-        "up_block_types": [r.choice(["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"]) for _ in range(levels)],
+        "up_block_types": [
+            r.choice(["CrossAttnUpBlock2D"] * 6 + ["UpBlock2D"] * 2 + ["AttnUpBlock2D", "ResnetUpsampleBlock2D"])
+            for _ in range(levels)
+        ],
         "layers_per_block": each(0.4, lambda: r.randint(1, 3)),
         "cross_attention_dim": each(0.1, lambda: 12) if r.random() < 0.9 else 17,
         "time_embedding_dim": maybe(r, 0.25, lambda: 2 * r.randint(6, 20)),
@@ -198,7 +204,7 @@ def unet2d_condition(r, g):
         "timestep_post_act": r.choice([None, None, None, "silu", "gelu"]),
         "time_embedding_act_fn": r.choice([None, None, None, "silu", "relu"]),
         "conv_in_kernel": r.choice([3, 3, 3, 1, 5]), "conv_out_kernel": r.choice([3, 3, 3, 1, 5]),
-        "resnet_out_scale_factor": r.choice([1.0, 1.0, 2.0]), "resnet_skip_time_act": r.random() < 0.1,
+        "resnet_out_scale_factor": r.choice([1.0, 1.0, 2.0]), "resnet_skip_time_act": r.random() < 0.3,
         "class_embeddings_concat": False,
     }
     if r.random() < 0.2:
@@ -403,9 +409,8 @@ def save(model, folder, r):
     if dtype != torch.float32:
         for p in model.parameters():
             p.data = p.data.to(dtype).float()
-        model = model.to(dtype)
-    model.save_pretrained(folder)
-    model.float()
+    # A copy: tables that are computed, not stored, must not be rounded.
+    copy.deepcopy(model).to(dtype).save_pretrained(folder)
     if getattr(model, "old", False):
         file = folder / "config.json"
         config = json.loads(file.read_text())

@@ -3,6 +3,8 @@
 //! The fixtures are written by `tools/parity/networks.py`, which needs Python; the tests do not.
 
 mod conformance;
+mod controlled;
 mod fixture;
+mod folders;
 mod others;
 mod unets;

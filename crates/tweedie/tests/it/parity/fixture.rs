@@ -33,6 +33,11 @@ impl Fixture {
         serde_json::from_str(&self.file.metadata()["config"]).unwrap()
     }
 
+    /// The settings of one of several networks.
+    pub(crate) fn settings<C: DeserializeOwned>(&self, part: &str) -> C {
+        serde_json::from_str(&self.file.metadata()[part]).unwrap()
+    }
+
     pub(crate) fn class(&self) -> &str {
         &self.file.metadata()["class"]
     }
