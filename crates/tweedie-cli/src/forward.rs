@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::json;
 use tweedie::engine::{COMPONENTS, Engine, forward};
-use tweedie::hub::{Folder, Output, TensorSet, Values, encode_safetensors};
+use tweedie::hub::{Output, Parts, TensorSet, Values, encode_safetensors};
 
 use crate::output;
 
@@ -19,7 +19,8 @@ use crate::output;
 /// and `text_embeds` of text encoders; `down_0`, `down_1` ... and `mid` of a control network.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The model: `builtin:NAME`, a model folder, or the folder of one component.
+    /// The model: `builtin:NAME`, a model folder, the folder of one component, a single file, or
+    /// `organisation/name` in the local Hugging Face cache.
     #[arg(short, long)]
     model: String,
     /// Which part of it to run.
@@ -41,7 +42,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let engine = Engine::cpu(args.threads)?;
-    let folder = Folder::resolve(&args.model)?;
+    // Other components may be missing: they are not asked for.
+    let folder = Parts::new(&*args.model).look()?.folder;
     let inputs = TensorSet::open(&args.inputs)?;
     let start = Instant::now();
     let done = forward(&engine, &folder, &args.component, &inputs)?;
