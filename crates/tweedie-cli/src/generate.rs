@@ -14,7 +14,7 @@ use tweedie::prompt::Emphasis;
 use tweedie::spec::{Limits, NoiseFile, Spec, resolve_grid, resolve_sampler};
 
 use crate::progress::{self, Watcher};
-use crate::{demo, output};
+use crate::{adapt, demo, output};
 
 /// Make pictures.
 ///
@@ -46,6 +46,8 @@ pub(crate) struct Args {
     /// How weights in prompts act.
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(Emphasis::NAMES))]
     emphasis: Option<String>,
+    #[command(flatten)]
+    adapters: adapt::Args,
     /// Classes by number, for class-conditional models; image k takes the k-th, in turn.
     #[arg(long, value_delimiter = ',', value_name = "N,...")]
     class: Vec<i64>,
@@ -138,7 +140,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let noise = noises(args, &mut spec)?;
     spec.validate(&Limits::default())?;
-    let model = engine.open(&name)?;
+    let model = args.adapters.put(engine.open(&name)?, &mut spec)?;
     if args.from.is_some() {
         announce(&spec);
     }

@@ -3,7 +3,8 @@
 //! A [`Weight`] is kept flat beside its shape. Its *stored* form is what files, training, adapters,
 //! averaging and quantisation act on; a *prepared* form is derived from it by an explicit step,
 //! [`Weight::prepare`], and is dropped by the one function that changes the stored form,
-//! [`Weight::set`], so that it can never be stale.
+//! [`Weight::set`], so that it can never be stale. An adapter's update is neither: it is
+//! [`Added`] beside them, so that copies of a network share their numbers and differ in adapters.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,6 +13,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::error::{Error, Result};
 use crate::random::Key;
+
+mod added;
+
+pub use added::{Added, LowRank};
 
 /// How a weight starts before training.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,18 +66,31 @@ pub struct Weight {
     device: Device,
     stored: Stored,
     prepared: Option<Tensor<1>>,
+    added: Vec<Added>,
 }
 
 impl Weight {
     /// A weight that is neither loaded nor drawn yet.
     pub fn new(shape: impl Into<Vec<usize>>, initial: Initial, device: &Device) -> Self {
         let shape = shape.into();
-        Self { shape, initial, device: device.clone(), stored: Stored::Unset, prepared: None }
+        Self {
+            shape,
+            initial,
+            device: device.clone(),
+            stored: Stored::Unset,
+            prepared: None,
+            added: Vec::new(),
+        }
     }
 
     /// Its shape, as in the file of weights.
     pub fn shape(&self) -> &[usize] {
         &self.shape
+    }
+
+    /// Where its numbers are computed with.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Its count of numbers.
@@ -85,7 +103,7 @@ impl Weight {
         self.initial
     }
 
-    /// Bytes of memory that it holds, the prepared form included.
+    /// Bytes of memory that it holds, the prepared form included and what adapters add left out.
     pub fn bytes(&self) -> usize {
         let stored = match &self.stored {
             Stored::Unset => 0,
@@ -95,8 +113,15 @@ impl Weight {
         stored + self.prepared.as_ref().map_or(0, |_| 4 * self.count())
     }
 
-    /// The stored numbers in f32, flat; on the autodiff side where they are tracked.
+    /// The numbers in f32, flat, with what adapters add to them; on the autodiff side where they
+    /// are tracked.
     pub fn value(&self) -> Tensor<1> {
+        let add = |value, added: &Added| value + added.factors.product() * added.scale;
+        self.added.iter().fold(self.base(), add)
+    }
+
+    /// The numbers without what adapters add.
+    fn base(&self) -> Tensor<1> {
         match (&self.prepared, &self.stored) {
             (Some(prepared), _) => prepared.clone(),
             (None, Stored::Plain(x)) => x.clone(),
@@ -114,7 +139,24 @@ impl Weight {
     ///
     /// If `D` is not the rank of the weight, which is a bug of the network.
     pub fn tensor<const D: usize, const E: usize>(&self, beside: &Tensor<E>) -> Tensor<D> {
-        let value = self.value();
+        self.shaped(self.value(), beside)
+    }
+
+    /// As [`Weight::tensor`] without what adapters add, for operations that compute
+    /// [`Weight::added`] as a path of its own.
+    ///
+    /// # Panics
+    ///
+    /// As [`Weight::tensor`].
+    pub fn base_tensor<const D: usize, const E: usize>(&self, beside: &Tensor<E>) -> Tensor<D> {
+        self.shaped(self.base(), beside)
+    }
+
+    fn shaped<const D: usize, const E: usize>(
+        &self,
+        value: Tensor<1>,
+        beside: &Tensor<E>,
+    ) -> Tensor<D> {
         let value =
             if beside.is_autodiff() && !value.is_autodiff() { value.autodiff() } else { value };
         let mut shape = [0; D];
@@ -125,7 +167,7 @@ impl Weight {
     /// The numbers on the host.
     pub fn to_vec(&self) -> Vec<f32> {
         match &self.stored {
-            Stored::Bits(bits, half) => expand(bits, *half),
+            Stored::Bits(bits, half) if self.added.is_empty() => expand(bits, *half),
             _ => self.value().without_autodiff().into_data_as::<f32>().iter::<f32>().collect(),
         }
     }
@@ -175,8 +217,30 @@ impl Weight {
         if plan.expand
             && let Stored::Bits(..) = self.stored
         {
-            self.prepared = Some(self.value());
+            self.prepared = Some(self.base());
         }
+    }
+
+    /// What adapters add, in the order in which it was added.
+    pub fn added(&self) -> &[Added] {
+        &self.added
+    }
+
+    /// Adds an adapter's update; the stored numbers stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] where the update is one of another shape.
+    pub fn add(&mut self, added: Added) -> Result<()> {
+        let (down, mid, up) = added.factors.factors();
+        LowRank::new(down.clone(), mid.cloned(), up.clone(), &self.shape)?;
+        self.added.push(added);
+        Ok(())
+    }
+
+    /// Takes all updates away.
+    pub fn remove_added(&mut self) {
+        self.added.clear();
     }
 
     /// Draws the initial numbers; a function of seed and path alone.
@@ -200,7 +264,7 @@ impl Weight {
 
     /// Makes it a leaf that keeps its gradient.
     pub fn track(&mut self) {
-        let value = self.value().without_autodiff().autodiff().require_grad();
+        let value = self.base().without_autodiff().autodiff().require_grad();
         self.stored = Stored::Plain(value);
         self.prepared = None;
     }

@@ -62,7 +62,7 @@ fn pixels(folder: &Path) -> PathBuf {
 }
 
 /// A Stable Diffusion in miniature: 4x4 latents of 8x8 pictures.
-fn latents(folder: &Path) -> PathBuf {
+pub(crate) fn latents(folder: &Path) -> PathBuf {
     let device = Device::flex();
     let vocabulary = ClipVocabulary::from_words(["red", "circle", "blue", "square", "a"]).unwrap();
     let [_, end] = vocabulary.special();
@@ -108,12 +108,12 @@ fn tweedie(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tweedie")).args(args).output().unwrap()
 }
 
-fn path(path: &Path) -> &str {
+pub(crate) fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
 /// Runs and returns the pixels of every PNG in the output folder, by name.
-fn pictures(args: &[&str], out: &Path) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn pictures(args: &[&str], out: &Path) -> Vec<(String, Vec<u8>)> {
     let mut all = args.to_vec();
     all.extend(["--out", path(out)]);
     let output = tweedie(&all);
@@ -189,7 +189,7 @@ fn a_picture_repeats_from_its_own_record() {
 }
 
 /// A refusal: a non-zero exit, one line that names the culprit, no panic.
-fn refused(args: &[&str], culprit: &str) {
+pub(crate) fn refused(args: &[&str], culprit: &str) {
     let output = tweedie(args);
     let said = String::from_utf8_lossy(&output.stderr);
     let errors: Vec<&str> = said.lines().filter(|l| l.starts_with("error: ")).collect();

@@ -1,6 +1,8 @@
 //! The command line's integration tests, in one binary.
 
 #[cfg(test)]
+mod adapters;
+#[cfg(test)]
 mod command;
 #[cfg(test)]
 mod forward;

@@ -25,6 +25,12 @@ pub trait Network: Parameters + Send + Sync {
     /// or condition do not fit.
     fn forward(&self, x: &State, time: &Times, cond: &Cond, pass: &mut Pass) -> Result<State>;
 
+    /// A copy that shares the numbers of its weights with this one, so that an adapter can act on
+    /// the copy alone; `None` where the network cannot be copied.
+    fn copied(&self) -> Option<Box<dyn Network>> {
+        None
+    }
+
     /// Every site that it announces, in order, once a pass.
     fn sites(&self) -> Vec<Site>;
 

@@ -64,6 +64,13 @@ impl Texts {
     /// All prompts of the run, the negative one too, have as many windows as the longest of them:
     /// a picture depends on the run's prompts, never on its batch.
     pub(super) fn encode(model: &Model, spec: &Spec, prompts: &[String]) -> Result<Option<Self>> {
+        let own = [spec.prompt.as_str()];
+        let mut all: Vec<&str> = prompts.iter().map(String::as_str).collect();
+        if all.is_empty() {
+            all.extend(own);
+        }
+        all.push(&spec.negative);
+        model.check_adapters(spec, &all)?;
         let Some(text) = &model.text else {
             if !spec.negative.is_empty() {
                 let why = format!("{} takes no prompt", model.name);
@@ -75,12 +82,6 @@ impl Texts {
             }
             return Ok(None);
         };
-        let own = [spec.prompt.as_str()];
-        let mut all: Vec<&str> = prompts.iter().map(String::as_str).collect();
-        if all.is_empty() {
-            all.extend(own);
-        }
-        all.push(&spec.negative);
         let mut positive = text.encode(&all, Reading::of(spec))?;
         let Some(mut negative) = positive.pop() else {
             return Err(Error::unsupported("a prompt", "a text encoder"));
@@ -123,7 +124,12 @@ pub(super) fn condition(
         cond.context = Some(rows_of(&rows, |e| e.context.clone()));
         let negative = vec![&texts.negative; to - from];
         let context = Some(rows_of(&negative, |e| e.context.clone()));
-        cond.negative = Some(Box::new(Cond { context, ..Cond::default() }));
+        let mut other = Cond { context, ..Cond::default() };
+        if model.denoiser.network.asks().sizes.is_some() {
+            cond.vector = Some(rows_of(&rows, |e| e.pooled.clone()));
+            other.vector = Some(rows_of(&negative, |e| e.pooled.clone()));
+        }
+        cond.negative = Some(Box::new(other));
     }
     Ok(cond)
 }

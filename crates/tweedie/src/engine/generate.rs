@@ -7,6 +7,7 @@ use crate::denoiser::Cost;
 use crate::engine::Engine;
 use crate::engine::cond::{Texts, classes_of, condition};
 use crate::engine::open::Model;
+use crate::engine::sizes;
 use crate::engine::watch::{Forward, Watch};
 use crate::error::{Error, Result};
 use crate::noise::{DrawnAs, Recorded};
@@ -114,7 +115,9 @@ fn inside(
     for first in (0..spec.count).step_by(batch) {
         let last = (first + batch).min(spec.count);
         let rows = last - first;
-        let cond = condition(model, texts.as_ref(), classes.as_deref(), first, last)?;
+        let mut cond = condition(model, texts.as_ref(), classes.as_deref(), first, last)?;
+        let size = [height, width].map(|side| side * model.scale());
+        sizes::tell(&mut cond, &*model.denoiser.network, size)?;
         let mut parts = parts(model, &denoiser, spec, process.as_ref(), cond, first, last)?;
         let like = State::new(Tensor::<4>::zeros([rows, channels, height, width], engine.device()));
         let run = match noises {

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::hub::folder::{Component, Folder};
 use crate::hub::{ClipTokenizer, SchedulerConfig, builtin, schedule};
 use crate::model::Autoencoder;
-use crate::spec::{PartSpec, Spec};
+use crate::spec::{LoraUse, PartSpec, Spec};
 
 /// The classes of a class-conditional model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +24,9 @@ pub struct Classes {
     pub none: Option<i64>,
 }
 
-/// A model that can be run: a network, what it was trained with, and what stands around it.
+/// A model that can be run: a network, what it was trained with, and what stands around it. A clone
+/// shares the weights.
+#[derive(Clone)]
 pub struct Model {
     /// Its name: `builtin:shapes`, or the folder's last part.
     pub name: String,
@@ -45,6 +47,8 @@ pub struct Model {
     pub grid: PartSpec,
     /// The sampler that its folder asks for.
     pub sampler: PartSpec,
+    /// The LoRAs that act on it, see [`Model::with_loras`].
+    pub loras: Vec<LoraUse>,
     folder: Folder,
     hash: OnceLock<String>,
 }
@@ -92,7 +96,7 @@ impl Model {
             // The rest of the network's channels come with the condition.
             shape[0] = shape[0].min(decoder.latent_channels());
         }
-        let text = if has("text_encoder") { Some(text(&folder, device)?) } else { None };
+        let text = text(&folder, &network.asks(), device)?;
         let classes = class_count.map(|count| classes(&folder, count));
         Ok(Self {
             name: short_name(folder.name()),
@@ -108,6 +112,7 @@ impl Model {
             process: parts.process,
             grid: parts.grid,
             sampler: parts.sampler,
+            loras: Vec::new(),
             folder,
             hash: OnceLock::new(),
         })
@@ -159,12 +164,17 @@ impl Model {
         self.completed(&Spec { sampler, ..Spec::default() })
     }
 
-    /// A spec with everything put in that only the model knows: its name, and the grid and guidance
-    /// where nothing was said.
+    /// A spec with everything put in that only the model knows: its name, its LoRAs and learned
+    /// embeddings, and the grid and guidance where nothing was said.
     #[must_use]
     pub fn completed(&self, spec: &Spec) -> Spec {
         Spec {
             model: self.name.clone(),
+            loras: if spec.loras.is_empty() { self.loras.clone() } else { spec.loras.clone() },
+            embeddings: match spec.embeddings.as_slice() {
+                [] => self.embeddings(),
+                asked => asked.to_vec(),
+            },
             grid: Some(spec.grid.clone().unwrap_or_else(|| self.grid.clone())),
             guidance: Some(spec.guidance.unwrap_or_else(|| self.default_guidance())),
             instruction_set: super::instruction_set().to_owned(),
@@ -204,10 +214,27 @@ fn input_shape(component: &Component, network: &dyn Network) -> Result<[usize; 3
     }
 }
 
-fn text(folder: &Folder, device: &Device) -> Result<Text> {
-    let encoder = component::text_encoder(&folder.component("text_encoder")?, device)?;
-    let tokenizer = ClipTokenizer::read(&folder.component("tokenizer")?)?;
-    Ok(Text { parts: vec![TextPart { tokenizer, encoder }], inner: false, zeros_for_empty: false })
+/// The text side: one encoder or two. A network that asks for a pooled text beside the sequence
+/// attends to the layer before the last (Podell et al., "SDXL", 2023, section 2.1).
+fn text(folder: &Folder, asks: &Asks, device: &Device) -> Result<Option<Text>> {
+    const PARTS: [(&str, &str); 2] =
+        [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")];
+    let mut parts = Vec::new();
+    for (name, tokenizer) in PARTS {
+        if folder.components().any(|c| c == name) {
+            let encoder = component::text_encoder(&folder.component(name)?, device)?;
+            let tokenizer = ClipTokenizer::read(&folder.component(tokenizer)?)?;
+            parts.push(TextPart { name, tokenizer, encoder });
+        }
+    }
+    if parts.is_empty() {
+        return Ok(None);
+    }
+    let inner = asks.sizes.is_some();
+    // The pipeline's own default is yes.
+    let zeros = folder.index().and_then(|i| i.arguments.get("force_zeros_for_empty_prompt"));
+    let zeros = inner && zeros.and_then(Value::as_bool).unwrap_or(true);
+    Ok(Some(Text { parts, inner, zeros_for_empty: zeros, learned: Vec::new() }))
 }
 
 /// Names from `id2label` of the index; the class behind the last name stands for 'none'.

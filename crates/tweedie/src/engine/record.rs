@@ -60,6 +60,18 @@ impl Generated {
             Emphasis::KeepMean => info,
             other => info.with("Emphasis", other),
         };
+        let info = hashes(info, "Lora hashes", spec.loras.iter().map(|l| (&l.name, &l.hash)));
+        let info = hashes(info, "TI hashes", spec.embeddings.iter().map(|e| (&e.name, &e.hash)));
         info.with("Version", format!("tweedie {}", spec.version))
     }
+}
+
+/// `name: hash, name: hash` as one setting, where there are any.
+fn hashes<'a>(
+    info: Infotext,
+    key: &str,
+    files: impl Iterator<Item = (&'a String, &'a String)>,
+) -> Infotext {
+    let text: Vec<String> = files.map(|(name, hash)| format!("{name}: {hash:.12}")).collect();
+    if text.is_empty() { info } else { info.with(key, text.join(", ")) }
 }

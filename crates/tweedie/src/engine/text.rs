@@ -9,9 +9,11 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::denoiser::Pass;
 use crate::error::{Error, Result};
-use crate::hub::ClipTokenizer;
+use crate::hub::{ClipTokenizer, Embedding};
 use crate::model::ClipText;
-use crate::prompt::{Chunk, Chunking, Emphasis, Item, Piece, Slot, chunks, parse, tags};
+use crate::prompt::{
+    Chunk, Chunking, Emphasis, Item, Part, Piece, Slot, chunks, parse, tags, words,
+};
 use crate::spec::Spec;
 
 /// How far back a comma is looked for when a window is full, in tokens: A1111's default.
@@ -20,6 +22,8 @@ const COMMA_BACK: usize = 20;
 /// A tokenizer and the encoder that reads its tokens.
 #[derive(Clone, Debug)]
 pub struct TextPart {
+    /// The component that the encoder is: `text_encoder` or `text_encoder_2`.
+    pub name: &'static str,
     /// Words to tokens.
     pub tokenizer: ClipTokenizer,
     /// Tokens to embeddings.
@@ -36,6 +40,19 @@ pub struct Text {
     pub inner: bool,
     /// Whether an empty negative prompt stands for zeros rather than for its encoding.
     pub zeros_for_empty: bool,
+    /// Words with vectors of their own.
+    pub learned: Vec<Learned>,
+}
+
+/// A word that stands for learned vectors.
+#[derive(Clone, Debug)]
+pub struct Learned {
+    /// What it is called in a prompt.
+    pub names: Vec<String>,
+    /// The hash of its vectors.
+    pub hash: String,
+    /// Its vectors for each encoder, `[vectors, width]`.
+    vectors: Vec<Tensor<2>>,
 }
 
 /// How prompts are read.
@@ -74,6 +91,29 @@ impl EncodedPrompt {
 }
 
 impl Text {
+    /// Lets a word stand for learned vectors. Where two have one name, the longest-standing one
+    /// keeps it.
+    ///
+    /// # Errors
+    ///
+    /// The vectors are of other widths than the encoders': the error names the file, the tensor,
+    /// what was found and what was wanted.
+    pub fn learn(&mut self, embedding: &Embedding) -> Result<()> {
+        let encoders: Vec<(&str, usize)> =
+            self.parts.iter().map(|p| (p.name, p.encoder.config().hidden_size)).collect();
+        let fitted = embedding.fit(&encoders)?;
+        let vectors = fitted.iter().zip(&self.parts).map(|(set, part)| {
+            let data = TensorData::new(set.values.clone(), [set.count(), set.width]);
+            Tensor::from_data(data, part.encoder.device())
+        });
+        self.learned.push(Learned {
+            names: embedding.names.clone(),
+            hash: embedding.hash.clone(),
+            vectors: vectors.collect(),
+        });
+        Ok(())
+    }
+
     /// Encodes prompts. All come out with as many windows as the longest needs; shorter ones are
     /// filled up with windows of an empty prompt, as A1111 fills them up.
     ///
@@ -88,12 +128,13 @@ impl Text {
         let mut laid: Vec<(&str, Vec<Vec<Chunk>>)> = Vec::new();
         for prompt in prompts {
             if laid.iter().all(|(known, _)| known != prompt) {
-                let windows = self.parts.iter().map(|p| p.windows(prompt, reading.emphasis));
+                let windows =
+                    self.parts.iter().map(|p| p.windows(prompt, reading.emphasis, &self.learned));
                 laid.push((prompt, windows.collect::<Result<_>>()?));
             }
         }
         let count = laid.iter().flat_map(|(_, parts)| parts.iter().map(Vec::len)).max();
-        let empty = self.parts.iter().map(|part| self.window(part, &Chunk::default(), reading));
+        let empty = (0..self.parts.len()).map(|i| self.window(i, &Chunk::default(), reading));
         let empty = empty.collect::<Result<Vec<_>>>()?;
         let mut known = Vec::with_capacity(laid.len());
         for (prompt, windows) in &laid {
@@ -111,10 +152,10 @@ impl Text {
         reading: Reading,
     ) -> Result<EncodedPrompt> {
         let (mut contexts, mut pooled) = (Vec::new(), None);
-        for ((part, windows), empty) in self.parts.iter().zip(windows).zip(empty) {
+        for (index, (windows, empty)) in windows.iter().zip(empty).enumerate() {
             let mut row = Vec::with_capacity(count);
             for (i, chunk) in windows.iter().enumerate() {
-                let plain = self.window(part, chunk, reading)?;
+                let plain = self.window(index, chunk, reading)?;
                 if i == 0 {
                     pooled = Some(plain.pooled);
                 }
@@ -135,7 +176,8 @@ impl Text {
     }
 
     /// One window through one encoder, weights left out.
-    fn window(&self, part: &TextPart, chunk: &Chunk, reading: Reading) -> Result<EncodedPrompt> {
+    fn window(&self, index: usize, chunk: &Chunk, reading: Reading) -> Result<EncodedPrompt> {
+        let part = &self.parts[index];
         let layers = part.encoder.config().num_hidden_layers;
         let own = if self.inner { 2 } else { 1 };
         let from_last = reading.clip_skip.unwrap_or(own.min(layers));
@@ -146,7 +188,15 @@ impl Text {
             return Err(Error::setting("clip_skip", why));
         }
         let ids = [part.ids(chunk)];
-        let embedded = part.encoder.embed(&ids)?;
+        let mut embedded = part.encoder.embed(&ids)?;
+        for (at, slot) in chunk.slots.iter().enumerate() {
+            let Slot::Vector { index: word, vector } = *slot else { continue };
+            let vectors = &self.learned[word].vectors[index];
+            let width = vectors.dims()[1];
+            let vector = vectors.clone().slice([vector..vector + 1, 0..width]).unsqueeze::<3>();
+            // The start stands before the text.
+            embedded = embedded.slice_assign([0..1, at + 1..at + 2, 0..width], vector);
+        }
         let pass = &mut Pass::default();
         let encoded = part.encoder.encode_embedded(embedded, &ids, from_last - 1, pass)?;
         let context = if self.inner { encoded.inner } else { encoded.hidden };
@@ -157,7 +207,12 @@ impl Text {
 
 impl TextPart {
     /// The windows of a prompt.
-    fn windows(&self, prompt: &str, emphasis: Emphasis) -> Result<Vec<Chunk>> {
+    fn windows(&self, prompt: &str, emphasis: Emphasis, learned: &[Learned]) -> Result<Vec<Chunk>> {
+        let (names, owners): (Vec<&str>, Vec<usize>) = learned
+            .iter()
+            .enumerate()
+            .flat_map(|(i, word)| word.names.iter().map(move |name| (name.as_str(), i)))
+            .unzip();
         let (text, _) = tags(prompt)?;
         let pieces = match emphasis {
             Emphasis::Off => vec![Piece::Text { text, weight: 1.0 }],
@@ -168,8 +223,19 @@ impl TextPart {
             match piece {
                 Piece::Break => items.push((Item::Break, 1.0)),
                 Piece::Text { text, weight } => {
-                    let ids = self.tokenizer.ids(&text)?;
-                    items.extend(ids.into_iter().map(|id| (Item::Token(id), weight)));
+                    for part in words(&text, &names) {
+                        match part {
+                            Part::Text(text) => {
+                                let ids = self.tokenizer.ids(text)?;
+                                items.extend(ids.into_iter().map(|id| (Item::Token(id), weight)));
+                            }
+                            Part::Word(name) => {
+                                let index = owners[name];
+                                let vectors = learned[index].vectors[0].dims()[0];
+                                items.push((Item::Learned { index, vectors }, weight));
+                            }
+                        }
+                    }
                 }
             }
         }

@@ -14,6 +14,7 @@ mod cache;
 pub mod config;
 pub mod convert;
 mod decode;
+pub mod embedding;
 pub mod folder;
 #[doc(hidden)]
 pub mod fuzz;
@@ -21,6 +22,7 @@ mod header;
 pub mod inspect;
 pub mod json;
 mod layout;
+pub mod lora;
 mod names;
 mod narrow;
 pub mod parts;
@@ -37,8 +39,10 @@ pub mod vocabulary;
 pub mod write;
 
 pub use convert::{Target, convert};
+pub use embedding::Embedding;
 pub use folder::{Component, Folder, ModelIndex};
 pub use inspect::{Report, inspect, inspect_folder};
+pub use lora::Lora;
 pub use parts::{Missing, Opened, Parts};
 pub use save::{Output, Values, encode_safetensors, write_safetensors};
 pub use scheduler::{SchedulerClass, SchedulerConfig};

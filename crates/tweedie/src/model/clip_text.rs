@@ -133,6 +133,11 @@ impl ClipText {
         &self.config
     }
 
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        self.token_embedding.weight().device()
+    }
+
     /// Encodes texts of equally many tokens each; `hidden` is what comes out of the last layer but
     /// `skip`, through the final norm (0 is the last; `CLIP skip` of other programs counts from 1).
     ///

@@ -238,6 +238,10 @@ impl Sited for Block {
 }
 
 impl Network for DiT {
+    fn copied(&self) -> Option<Box<dyn Network>> {
+        Some(Box::new(self.clone()))
+    }
+
     fn forward(&self, x: &State, time: &Times, cond: &Cond, pass: &mut Pass) -> Result<State> {
         let (config, patch) = (&self.config, self.config.patch_size);
         let image = image(x, config.in_channels, cond, self.proj.weight(), config.dropout)?;

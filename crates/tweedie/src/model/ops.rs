@@ -37,13 +37,21 @@ pub fn halve(x: Tensor<4>) -> Tensor<4> {
 }
 
 /// `x w^T + b` over tokens `[batch, tokens, in]`, with `w` `[out, in]`.
+///
+/// What adapters add to `w` is a path of its own, `scale (x down^T) up^T`: no copy of `w` is made.
 pub fn linear(x: Tensor<3>, w: &Weight, b: Option<&Weight>) -> Tensor<3> {
-    let (w, b) = (w.tensor(&x), b.map(|b| b.tensor(&x)));
-    kernels::linear(x, w, b)
+    let bias = b.map(|b| b.tensor(&x));
+    let y = kernels::linear(x.clone(), w.base_tensor(&x), bias);
+    w.added().iter().fold(y, |y, added| {
+        let (down, _, up) = added.factors.factors();
+        let inner = kernels::linear(x.clone(), down.tensor(&x), None);
+        let part = kernels::linear(inner, up.tensor(&x), None);
+        y + part * added.scale
+    })
 }
 
 /// Cross-correlation of `x` `[batch, in, h, w]` with `w` `[out, in, kh, kw]`; `padding` is top,
-/// bottom, left and right, in pixels.
+/// bottom, left and right, in pixels. As [`linear`] for what adapters add to `w`.
 pub fn conv2d(
     x: Tensor<4>,
     w: &Weight,
@@ -51,8 +59,26 @@ pub fn conv2d(
     stride: usize,
     padding: [usize; 4],
 ) -> Tensor<4> {
-    let (w, b) = (w.tensor(&x), b.map(|b| b.tensor(&x)));
-    kernels::conv2d(x, w, b, [stride; 2], padding)
+    let bias = b.map(|b| b.tensor(&x));
+    let y = kernels::conv2d(x.clone(), w.base_tensor(&x), bias, [stride; 2], padding);
+    w.added().iter().fold(y, |y, added| {
+        let (down, mid, up) = added.factors.factors();
+        // A factor that is a matrix is a convolution of one pixel.
+        let pixel = |x: Tensor<4>, w: &Weight| {
+            let [to, from] = [w.shape()[0], w.shape()[1]];
+            let w = w.tensor::<2, 4>(&x).reshape([to, from, 1, 1]);
+            kernels::conv2d(x, w, None, [1; 2], [0; 4])
+        };
+        let kernel = |x: Tensor<4>, w: &Weight| {
+            let w = w.tensor(&x);
+            kernels::conv2d(x, w, None, [stride; 2], padding)
+        };
+        let inner = match mid {
+            Some(mid) => kernel(pixel(x.clone(), down), mid),
+            None => kernel(x.clone(), down),
+        };
+        y + pixel(inner, up) * added.scale
+    })
 }
 
 /// Group normalisation of an image `[batch, c, h, w]`, then SiLU where `silu`.
@@ -136,9 +162,53 @@ pub fn sinusoid(times: &[f64], dim: usize, cos_first: bool, shift: f64) -> Vec<f
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use burn::tensor::Device;
 
     use super::*;
+    use crate::weight::{Added, Initial, LowRank};
+
+    fn drawn(shape: &[usize], seed: u64) -> Weight {
+        let mut weight = Weight::new(shape, Initial::Normal(0.5), &Device::flex());
+        weight.draw(seed, "w").unwrap();
+        weight
+    }
+
+    /// The weight with an update beside it, and one with the update in its numbers.
+    fn both(target: &[usize], down: &[usize], mid: Option<&[usize]>) -> [Weight; 2] {
+        let rank = mid.map_or(down[0], |m| m[0]);
+        let (up, mid) = (drawn(&[target[0], rank], 3), mid.map(|m| drawn(m, 4)));
+        let low = LowRank::new(drawn(down, 2), mid, up, target).unwrap();
+        let mut beside = drawn(target, 1);
+        beside.add(Added { factors: Arc::new(low), scale: -0.7 }).unwrap();
+        let mut within = drawn(target, 1);
+        within.set_vec(beside.to_vec()).unwrap();
+        assert_ne!(within.to_vec(), drawn(target, 1).to_vec());
+        [beside, within]
+    }
+
+    fn near<const D: usize>(a: Tensor<D>, b: Tensor<D>) {
+        assert_eq!(a.dims(), b.dims());
+        let off = (a - b).abs().max().into_data_as::<f32>().iter::<f32>().next().unwrap();
+        assert!(off < 1e-5, "{off}");
+    }
+
+    #[test]
+    fn a_low_rank_path_equals_the_sum_of_weights() {
+        let [beside, within] = both(&[6, 5], &[2, 5], None);
+        let x = drawn(&[2, 3, 5], 9).value().reshape([2, 3, 5]);
+        let b = drawn(&[6], 8);
+        near(linear(x.clone(), &beside, Some(&b)), linear(x, &within, Some(&b)));
+        let x = drawn(&[2, 3, 7, 6], 9).value().reshape([2, 3, 7, 6]);
+        for (stride, padding) in [(1, [1; 4]), (2, [0, 1, 0, 1])] {
+            for (down, mid) in [(&[2, 3, 3, 3][..], None), (&[2, 3][..], Some(&[4, 2, 3, 3][..]))] {
+                let [beside, within] = both(&[4, 3, 3, 3], down, mid);
+                let of = |w| conv2d(x.clone(), w, None, stride, padding);
+                near(of(&beside), of(&within));
+            }
+        }
+    }
 
     #[test]
     fn nearest_resizing_picks_the_pixel_below() {

@@ -172,6 +172,10 @@ fn body(config: &UNet2DConfig) -> BodyPlan {
 }
 
 impl Network for UNet2D {
+    fn copied(&self) -> Option<Box<dyn Network>> {
+        Some(Box::new(self.clone()))
+    }
+
     fn forward(&self, x: &State, time: &Times, cond: &Cond, pass: &mut Pass) -> Result<State> {
         let config = &self.config;
         let image = image(x, config.in_channels, cond, self.conv_in.weight(), config.dropout)?;

@@ -13,14 +13,16 @@
 //!
 //! [`parse`] cuts a prompt into pieces of one weight, [`chunks`] lays their tokens out in windows,
 //! [`Emphasis`] says how weights change what the encoder makes of a window, and [`tags`] takes
-//! `<lora:name:0.8>` out. All of it is text and numbers; no network and no file is known here.
+//! `<lora:name:0.8>` out, [`words`] finds the names of learned embeddings. All of it is text and numbers; no network and no file is known here.
 
 mod chunk;
 mod emphasis;
 mod parse;
 mod tags;
+mod words;
 
 pub use chunk::{Chunk, Chunking, Item, Slot, chunks};
 pub use emphasis::Emphasis;
 pub use parse::{Piece, parse};
 pub use tags::{Tag, tags};
+pub use words::{Part, words};

@@ -41,6 +41,28 @@ pub struct NoiseFile {
     pub hash: String,
 }
 
+/// A LoRA on the model: its name, what it holds, and how strongly it acts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoraUse {
+    /// The file's name, without folder and ending.
+    pub name: String,
+    /// The SHA-256 of its tensors, in hexadecimal.
+    pub hash: String,
+    /// How strongly it acts; 1 is as it was trained.
+    pub weight: f64,
+}
+
+/// A learned embedding that prompts may name: its name, and what it holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddingUse {
+    /// What it is called in prompts.
+    pub name: String,
+    /// The SHA-256 of its vectors, in hexadecimal.
+    pub hash: String,
+}
+
 /// What to run.
 ///
 /// Everything that decides the pictures stands here by name or hash and never as a path, so that a
@@ -68,6 +90,12 @@ pub struct Spec {
     /// which counts from 0 and from the model's own, skips no layer there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_skip: Option<usize>,
+    /// LoRAs, in the order in which they were put on the model.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub loras: Vec<LoraUse>,
+    /// Learned embeddings.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub embeddings: Vec<EmbeddingUse>,
     /// Classes, where the model has such; image `k` takes the one at `k` modulo their count.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<i64>,
@@ -131,6 +159,8 @@ impl Default for Spec {
             negative: String::new(),
             emphasis: Emphasis::default(),
             clip_skip: None,
+            loras: Vec::new(),
+            embeddings: Vec::new(),
             classes: Vec::new(),
             process: None,
             prediction: None,
@@ -233,7 +263,15 @@ impl Spec {
                 return Err(Error::setting(key, why));
             }
         }
-        for (key, count) in [("guides", self.guides.len()), ("taps", self.taps.len())] {
+        if let Some(lora) = self.loras.iter().find(|l| !l.weight.is_finite()) {
+            return Err(Error::setting(
+                "loras",
+                format!("the weight of `{}` is no number", lora.name),
+            ));
+        }
+        for (key, count) in
+            [("guides", self.guides.len()), ("taps", self.taps.len()), ("loras", self.loras.len())]
+        {
             if count > limits.parts {
                 return Err(Error::setting(key, format!("{count}, at most {}", limits.parts)));
             }
@@ -261,7 +299,9 @@ impl Spec {
             ("model_hash", self.model_hash.as_deref()),
             ("noise", self.noise.as_ref().map(|n| n.hash.as_str())),
         ];
-        for (key, hash) in hashes {
+        let loras = self.loras.iter().map(|l| ("loras", Some(l.hash.as_str())));
+        let embeddings = self.embeddings.iter().map(|e| ("embeddings", Some(e.hash.as_str())));
+        for (key, hash) in hashes.into_iter().chain(loras).chain(embeddings) {
             if let Some(hash) = hash
                 && (hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit()))
             {
@@ -270,7 +310,9 @@ impl Spec {
             }
         }
         let names = [("model", Some(&self.model)), ("noise", self.noise.as_ref().map(|n| &n.name))];
-        for (key, name) in names {
+        let loras = self.loras.iter().map(|l| ("loras", Some(&l.name)));
+        let embeddings = self.embeddings.iter().map(|e| ("embeddings", Some(&e.name)));
+        for (key, name) in names.into_iter().chain(loras).chain(embeddings) {
             if let Some(name) = name
                 && (name.contains(['/', '\\', '\0']) || name == ".." || name.len() > 255)
             {

@@ -1,7 +1,11 @@
 //! The library's integration tests, in one binary: linking is what costs on a small machine.
 
 #[cfg(test)]
+mod adapters;
+#[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod embeddings;
 #[cfg(test)]
 mod exam;
 #[cfg(test)]

@@ -80,6 +80,11 @@ fn prompts_of_one_encoder_as_elsewhere() {
 }
 
 #[test]
+fn prompts_of_two_encoders_as_elsewhere() {
+    assert_eq!(compare("two"), 4);
+}
+
+#[test]
 fn a_prompt_without_markup_is_the_encoders_own_bit_for_bit() {
     let text = text("one");
     let part = &text.parts[0];
