@@ -46,6 +46,15 @@ TWO = {
     "addition_time_embed_dim": 4,
     "projection_class_embeddings_input_dim": 10 + 6 * 4,
 }
+VAE = {
+    "latent_channels": 4,
+    "block_out_channels": [4, 4],
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+    "layers_per_block": 1,
+    "norm_num_groups": 2,
+    "sample_size": 16,
+}
 CLIP = {
     "hidden_size": 16,
     "intermediate_size": 32,
@@ -84,11 +93,13 @@ def text_encoder(cls, config, tokens, name):
 
 
 def pipelines(tokens):
-    scheduler = diffusers.DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    betas = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    scheduler = diffusers.DDIMScheduler(**betas, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
     first, second = tokenizer(tokens, "<|endoftext|>"), tokenizer(tokens, "!")
+    vae = randomise(diffusers.AutoencoderKL(**VAE), "vae")
     clip, larger = transformers.CLIPTextModel, transformers.CLIPTextModelWithProjection
     one = diffusers.StableDiffusionPipeline(
-        vae=None,
+        vae=vae,
         text_encoder=text_encoder(clip, CLIP, first, "one.text_encoder"),
         tokenizer=first,
         unet=randomise(diffusers.UNet2DConditionModel(**ONE), "one.unet"),
@@ -98,7 +109,7 @@ def pipelines(tokens):
         requires_safety_checker=False,
     )
     two = diffusers.StableDiffusionXLPipeline(
-        vae=None,
+        vae=vae,
         text_encoder=text_encoder(clip, CLIP, first, "two.text_encoder"),
         tokenizer=first,
         text_encoder_2=text_encoder(larger, LARGER, second, "two.text_encoder_2"),
@@ -114,7 +125,7 @@ def open_pipeline(root, name):
     cls = {"one": diffusers.StableDiffusionPipeline, "two": diffusers.StableDiffusionXLPipeline}[name]
     extra = {"requires_safety_checker": False} if name == "one" else {"add_watermarker": False}
     absent = {"safety_checker": None, "feature_extractor": None} if name == "one" else {}
-    pipeline = cls.from_pretrained(Path(root) / name, vae=None, torch_dtype=torch.float32, **absent, **extra)
+    pipeline = cls.from_pretrained(Path(root) / name, torch_dtype=torch.float32, **absent, **extra)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

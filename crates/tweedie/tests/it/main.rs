@@ -15,6 +15,8 @@ mod golden;
 #[cfg(test)]
 mod parity;
 #[cfg(test)]
+mod pictures;
+#[cfg(test)]
 mod pipelines;
 #[cfg(test)]
 mod prompts;
