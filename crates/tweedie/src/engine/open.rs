@@ -165,10 +165,14 @@ impl Model {
     }
 
     /// A spec with everything put in that only the model knows: its name, its LoRAs and learned
-    /// embeddings, and the grid and guidance where nothing was said.
+    /// embeddings, and the grid and guidance where nothing was said. A network that was taught
+    /// guidance is told its weight.
     #[must_use]
     pub fn completed(&self, spec: &Spec) -> Spec {
+        let told = self.denoiser.network.asks().guidance.is_some() && spec.guides.is_empty();
+        let guides = if told { vec![PartSpec::named("distilled")] } else { spec.guides.clone() };
         Spec {
+            guides,
             model: self.name.clone(),
             loras: if spec.loras.is_empty() { self.loras.clone() } else { spec.loras.clone() },
             embeddings: match spec.embeddings.as_slice() {

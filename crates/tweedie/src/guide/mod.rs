@@ -5,12 +5,14 @@ use std::fmt::Debug;
 pub mod autoguidance;
 pub mod cfg;
 pub mod cfg_rescale;
+pub mod distilled;
 mod guided;
 pub mod interval;
 
 pub use autoguidance::Autoguidance;
 pub use cfg::Cfg;
 pub use cfg_rescale::CfgRescale;
+pub use distilled::Distilled;
 pub use guided::Guided;
 pub use interval::Interval;
 
@@ -93,7 +95,7 @@ pub type Entry = Made<dyn Guide>;
 
 /// Every guide.
 pub(crate) const ENTRIES: &[Entry] =
-    &[autoguidance::ENTRY, cfg::ENTRY, cfg_rescale::ENTRY, interval::ENTRY];
+    &[autoguidance::ENTRY, cfg::ENTRY, cfg_rescale::ENTRY, distilled::ENTRY, interval::ENTRY];
 
 /// Every guide of the catalogue, by id.
 pub fn entries() -> &'static [Entry] {

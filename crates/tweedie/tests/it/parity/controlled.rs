@@ -120,6 +120,25 @@ fn rows_are_controlled_one_by_one() {
 }
 
 #[test]
+fn a_control_network_announces_its_own_sites() {
+    let bench = Bench::new();
+    let network = &bench.controls[0];
+    let x = State::new(bench.fixture.tensor::<4>("input.sample"));
+    let times = Times { values: vec![7.0; 2], positions: 1 };
+    let picture = bench.fixture.tensor::<4>("input.picture_0");
+    let mut cond = bench.cond.clone();
+    cond.fields.remove(field::BESIDE);
+    let recorder = Recorder::shared(true);
+    let mut pass = Pass::new(rows(2), vec![SharedTap::of(&recorder)]);
+    let tapped = network.forward(&x, &times, &cond, &picture, &mut pass).unwrap();
+    let plain = network.forward(&x, &times, &cond, &picture, &mut Pass::default()).unwrap();
+    assert_eq!(numbers(tapped.mid), numbers(plain.mid));
+    let recorder = recorder.lock().unwrap();
+    assert_eq!(recorder.entered, network.sites());
+    assert!(recorder.entered.iter().all(|site| &*site.network == "controlnet"));
+}
+
+#[test]
 fn control_acts_in_its_part_of_the_run() {
     let bench = Bench::new();
     let run = |control: Control, change: &dyn Fn(&mut Row)| {

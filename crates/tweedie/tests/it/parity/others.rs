@@ -1,8 +1,13 @@
 //! The autoencoder, the text encoder and the diffusion transformer.
 
-use tweedie::model::{AutoencoderKl, ClipText, DiT};
+use burn::tensor::{Device, Tensor};
+use tweedie::denoiser::Pass;
+use tweedie::model::config::AutoencoderTinyConfig;
+use tweedie::model::{AutoencoderKl, AutoencoderTiny, ClipText, DiT};
+use tweedie::tap::SharedTap;
+use tweedie::weight::draw;
 
-use super::fixture::Fixture;
+use super::fixture::{Fixture, Recorder, rows};
 use super::unets::same_numbers;
 
 fn autoencoder(case: &str) {
@@ -81,4 +86,42 @@ fn dit_as_published() {
 #[test]
 fn dit_at_another_size_as_published() {
     dit("dit_larger");
+}
+
+#[test]
+fn the_tiny_autoencoder_announces_its_sites() {
+    let config = AutoencoderTinyConfig {
+        encoder_block_out_channels: vec![4; 2],
+        num_encoder_blocks: vec![1, 2],
+        decoder_block_out_channels: vec![3; 2],
+        num_decoder_blocks: vec![2, 0],
+        scaling_factor: 2.0,
+        shift_factor: 0.5,
+        ..AutoencoderTinyConfig::default()
+    };
+    let mut network = AutoencoderTiny::new(config, &Device::flex()).unwrap();
+    draw(&mut network, 1).unwrap();
+    let x = Tensor::<4>::ones([2, 3, 8, 6], &Device::flex());
+    let z = network.encode(&x).unwrap();
+    assert_eq!((z.dims(), network.config().downsampling()), ([2, 4, 4, 3], 2));
+    let image = network.decode(&z).unwrap();
+    assert_eq!(image.dims(), x.dims());
+    let (encoder, decoder) = network.sites();
+    assert_eq!((encoder.len(), decoder.len()), (3, 2));
+    for (sites, encodes) in [(encoder, true), (decoder, false)] {
+        let recorder = Recorder::shared(false);
+        let mut pass = Pass::new(rows(2), vec![SharedTap::of(&recorder)]);
+        let (tapped, plain) = match encodes {
+            true => (network.encode_in(&x, &mut pass).unwrap(), z.clone()),
+            false => (network.decode_in(&z, &mut pass).unwrap(), image.clone()),
+        };
+        assert_eq!(tapped.into_data_as::<f32>(), plain.into_data_as::<f32>());
+        assert_eq!(recorder.lock().unwrap().entered, sites);
+    }
+    let unit: Vec<f32> = network.to_unit(z.clone()).into_data_as::<f32>().iter::<f32>().collect();
+    let plain: Vec<f32> = z.clone().into_data_as::<f32>().iter::<f32>().collect();
+    assert!((unit[5] - (plain[5] - 0.5) * 2.0).abs() < 1e-6);
+    let back = network.of_unit(network.to_unit(z)).into_data_as::<f32>();
+    assert!(back.iter::<f32>().zip(&plain).all(|(a, b)| (a - b).abs() < 1e-6));
+    assert!(network.encode(&Tensor::zeros([1, 4, 8, 8], &Device::flex())).is_err());
 }
