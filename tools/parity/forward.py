@@ -297,7 +297,8 @@ def autoencoder_kl(r, g):
     config = {
         "in_channels": r.choice([3, 3, 1]), "out_channels": r.choice([3, 3, 4]),
         "block_out_channels": channels(r, levels), "layers_per_block": r.randint(1, 3),
-        "down_block_types": ["DownEncoderBlock2D"] * levels, "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "down_block_types": [r.choice(["DownEncoderBlock2D"] * 3 + ["AttnDownEncoderBlock2D"]) for _ in range(levels)],
+        "up_block_types": [r.choice(["UpDecoderBlock2D"] * 3 + ["AttnUpDecoderBlock2D"]) for _ in range(levels)],
         "latent_channels": r.choice([4, 4, 16]), "norm_num_groups": r.choice([1, 2, GROUPS]),
         "act_fn": r.choice(["silu", "silu", "silu", "mish", "relu", "gelu"]),
         "scaling_factor": r.choice([0.18215, 0.13025]), "shift_factor": maybe(r, 0.3, lambda: 0.1),

@@ -3,7 +3,9 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::attention::{PixelAttention, PixelPlan};
-use super::config::{Activation, AutoencoderKlConfig, Config, TimeScaleShift};
+use super::config::{
+    Activation, AutoencoderKlConfig, Config, DecoderBlock, EncoderBlock, TimeScaleShift,
+};
 use super::edge::numbers;
 use super::layers::{Conv2d, GroupNorm};
 use super::resnet::{Downsample, Resnet, ResnetPlan, Upsample, fits};
@@ -16,35 +18,35 @@ use crate::tap::Site;
 /// The log variance is held in this range, as in the published class.
 const LOGVAR: [f64; 2] = [-30.0, 20.0];
 
+/// Residual blocks, each followed by attention where there is one.
+#[derive(Clone, Debug)]
+struct Stack {
+    resnets: Vec<Resnet>,
+    attentions: Vec<PixelAttention>,
+}
+parameters!(Stack { resnets, attentions });
+
 /// Residual blocks, then a halved size but in the last level.
 #[derive(Clone, Debug)]
 struct Down {
-    resnets: Vec<Resnet>,
+    stack: Stack,
     downsamplers: Vec<Downsample>,
 }
-parameters!(Down { resnets, downsamplers });
+parameters!(Down { "" => stack, downsamplers });
 
 /// Residual blocks, then a doubled size but in the last level.
 #[derive(Clone, Debug)]
 struct Up {
-    resnets: Vec<Resnet>,
+    stack: Stack,
     upsamplers: Vec<Upsample>,
 }
-parameters!(Up { resnets, upsamplers });
-
-/// Residual block, attention where there is one, residual block.
-#[derive(Clone, Debug)]
-struct Mid {
-    resnets: Vec<Resnet>,
-    attentions: Vec<PixelAttention>,
-}
-parameters!(Mid { resnets, attentions });
+parameters!(Up { "" => stack, upsamplers });
 
 #[derive(Clone, Debug)]
 struct Encoder {
     conv_in: Conv2d,
     down_blocks: Vec<Down>,
-    mid_block: Mid,
+    mid_block: Stack,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
 }
@@ -53,7 +55,7 @@ parameters!(Encoder { conv_in, down_blocks, mid_block, conv_norm_out, conv_out }
 #[derive(Clone, Debug)]
 struct Decoder {
     conv_in: Conv2d,
-    mid_block: Mid,
+    mid_block: Stack,
     up_blocks: Vec<Up>,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
@@ -187,13 +189,13 @@ impl AutoencoderKl {
     pub fn sites(&self) -> (Vec<Site>, Vec<Site>) {
         let (mut encoder, mut decoder) = (Vec::new(), Vec::new());
         for down in &self.encoder.down_blocks {
-            down.resnets.sites(&mut encoder);
+            down.stack.sites(&mut encoder);
         }
         self.encoder.mid_block.sites(&mut encoder);
         encoder.extend(self.encoder.conv_norm_out.site().cloned());
         self.decoder.mid_block.sites(&mut decoder);
         for up in &self.decoder.up_blocks {
-            up.resnets.sites(&mut decoder);
+            up.stack.sites(&mut decoder);
         }
         decoder.extend(self.decoder.conv_norm_out.site().cloned());
         (encoder, decoder)
@@ -216,35 +218,36 @@ fn plan(config: &AutoencoderKlConfig) -> ResnetPlan {
     }
 }
 
-/// Residual blocks at `path`, the first from `inputs` channels.
-fn resnets(
-    maker: &mut Maker<'_>,
-    path: &str,
-    [inputs, outputs]: [usize; 2],
-    layers: usize,
-    plan: &ResnetPlan,
-) -> Vec<Resnet> {
-    let one = |j: usize| {
-        let from = if j == 0 { inputs } else { outputs };
-        Resnet::new(maker, &format!("{path}.resnets.{j}"), from, outputs, plan)
-    };
-    (0..layers).map(one).collect()
-}
-
-impl Mid {
-    fn new(maker: &mut Maker<'_>, path: &str, config: &AutoencoderKlConfig) -> Self {
-        let channels = config.block_out_channels.last().copied().unwrap_or(0);
-        let plan = plan(config);
-        let at = |part: &str| format!("{path}.mid_block.{part}");
-        let first = Resnet::new(maker, &at("resnets.0"), channels, channels, &plan);
-        let mut attentions = Vec::new();
-        if config.mid_block_add_attention {
-            let norm = Some((plan.groups, plan.eps));
-            let pixels = PixelPlan { head: channels, norm, scale: 1.0 };
-            attentions.push(PixelAttention::new(maker, &at("attentions.0"), channels, &pixels));
+impl Stack {
+    /// At `path`: `layers` residual blocks, the first from `inputs` channels, the first `attends` of
+    /// them followed by attention.
+    fn new(
+        maker: &mut Maker<'_>,
+        path: &str,
+        [inputs, outputs]: [usize; 2],
+        [layers, attends]: [usize; 2],
+        plan: &ResnetPlan,
+    ) -> Self {
+        let pixels = PixelPlan { head: outputs, norm: Some((plan.groups, plan.eps)), scale: 1.0 };
+        let (mut resnets, mut attentions) = (Vec::new(), Vec::new());
+        for j in 0..layers {
+            let from = if j == 0 { inputs } else { outputs };
+            let at = format!("{path}.resnets.{j}");
+            resnets.push(Resnet::new(maker, &at, from, outputs, plan));
+            if j < attends {
+                let at = format!("{path}.attentions.{j}");
+                attentions.push(PixelAttention::new(maker, &at, outputs, &pixels));
+            }
         }
-        let last = Resnet::new(maker, &at("resnets.1"), channels, channels, &plan);
-        Self { resnets: vec![first, last], attentions }
+        Self { resnets, attentions }
+    }
+
+    /// The middle of encoder or decoder: attention between two residual blocks.
+    fn mid(maker: &mut Maker<'_>, path: &str, config: &AutoencoderKlConfig) -> Self {
+        let channels = config.block_out_channels.last().copied().unwrap_or(0);
+        let layers = [2, usize::from(config.mid_block_add_attention)];
+        let path = format!("{path}.mid_block");
+        Self::new(maker, &path, [channels; 2], layers, &plan(config))
     }
 
     fn forward(&self, x: Tensor<4>, pass: &mut Pass) -> Result<Tensor<4>> {
@@ -260,7 +263,7 @@ impl Mid {
     }
 }
 
-impl Sited for Mid {
+impl Sited for Stack {
     fn sites(&self, list: &mut Vec<Site>) {
         for (i, resnet) in self.resnets.iter().enumerate() {
             resnet.sites(list);
@@ -280,13 +283,17 @@ impl Encoder {
         for (i, &outputs) in channels.iter().enumerate() {
             let path = format!("encoder.down_blocks.{i}");
             let layers = config.layers_per_block;
-            let resnets = resnets(maker, &path, [inputs, outputs], layers, &plan);
+            let attends = match config.down_block_types[i] {
+                EncoderBlock::DownEncoderBlock2D => 0,
+                EncoderBlock::AttnDownEncoderBlock2D => layers,
+            };
+            let stack = Stack::new(maker, &path, [inputs, outputs], [layers, attends], &plan);
             let halve = (i + 1 < channels.len()).then(|| Downsample::new(maker, outputs, 0));
-            down_blocks.push(Down { resnets, downsamplers: halve.into_iter().collect() });
+            down_blocks.push(Down { stack, downsamplers: halve.into_iter().collect() });
             inputs = outputs;
         }
         let device = maker.device;
-        let mid_block = Mid::new(maker, "encoder", config);
+        let mid_block = Stack::mid(maker, "encoder", config);
         let norm = GroupNorm::new(plan.groups, last, plan.eps, device);
         Self {
             conv_in: Conv2d::new(config.in_channels, first, 3, device),
@@ -306,9 +313,7 @@ impl Encoder {
         let given = Given::default();
         let mut x = self.conv_in.forward(x);
         for down in &self.down_blocks {
-            for resnet in &down.resnets {
-                x = resnet.forward(x, &given, pass)?;
-            }
+            x = down.stack.forward(x, pass)?;
             for halve in &down.downsamplers {
                 x = halve.forward(x, &given, pass)?;
             }
@@ -323,15 +328,19 @@ impl Decoder {
     fn new(maker: &mut Maker<'_>, config: &AutoencoderKlConfig) -> Self {
         let (channels, plan) = (&config.block_out_channels, plan(config));
         let (first, last) = (channels[0], channels[channels.len() - 1]);
-        let mid_block = Mid::new(maker, "decoder", config);
+        let mid_block = Stack::mid(maker, "decoder", config);
         let mut up_blocks = Vec::with_capacity(channels.len());
         let mut inputs = last;
         for (i, &outputs) in channels.iter().rev().enumerate() {
             let path = format!("decoder.up_blocks.{i}");
             let layers = config.layers_per_block + 1;
-            let resnets = resnets(maker, &path, [inputs, outputs], layers, &plan);
+            let attends = match config.up_block_types[i] {
+                DecoderBlock::UpDecoderBlock2D => 0,
+                DecoderBlock::AttnUpDecoderBlock2D => layers,
+            };
+            let stack = Stack::new(maker, &path, [inputs, outputs], [layers, attends], &plan);
             let double = (i + 1 < channels.len()).then(|| Upsample::new(maker, outputs));
-            up_blocks.push(Up { resnets, upsamplers: double.into_iter().collect() });
+            up_blocks.push(Up { stack, upsamplers: double.into_iter().collect() });
             inputs = outputs;
         }
         let device = maker.device;
@@ -349,9 +358,7 @@ impl Decoder {
         let given = Given::default();
         let mut x = self.mid_block.forward(self.conv_in.forward(z), pass)?;
         for up in &self.up_blocks {
-            for resnet in &up.resnets {
-                x = resnet.forward(x, &given, pass)?;
-            }
+            x = up.stack.forward(x, pass)?;
             for double in &up.upsamplers {
                 let [_, _, height, width] = x.dims();
                 x = double.forward(x, [2 * height, 2 * width], &given, pass)?;

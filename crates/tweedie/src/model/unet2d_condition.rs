@@ -91,7 +91,8 @@ pub(super) fn body(config: &UNet2DConditionConfig) -> Result<BodyPlan> {
             only_cross,
         })
     };
-    // In blocks without cross-attention the same setting is the width of a head.
+    // In blocks without cross-attention the same setting is the width of a head. On the way up the
+    // published class counts these from the coarsest block on.
     let pixels = |i: usize| {
         MixerPlan::Pixels(PixelPlan {
             head: heads[i],
@@ -138,7 +139,7 @@ pub(super) fn body(config: &UNet2DConditionConfig) -> Result<BodyPlan> {
             },
             up: match up_kind {
                 UpBlock::UpBlock2D | UpBlock::ResnetUpsampleBlock2D => Vec::new(),
-                UpBlock::AttnUpBlock2D => vec![pixels(i); up],
+                UpBlock::AttnUpBlock2D => vec![pixels(count - 1 - i); up],
                 UpBlock::CrossAttnUpBlock2D => transformers(i, &up_depths[i], up),
             },
             down_resnet,

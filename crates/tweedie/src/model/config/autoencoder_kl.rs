@@ -12,6 +12,8 @@ use crate::{Error, Result};
 pub enum EncoderBlock {
     /// Residual blocks, and a convolution that halves the size (but in the last one).
     DownEncoderBlock2D,
+    /// The same with attention behind each residual block.
+    AttnDownEncoderBlock2D,
 }
 
 /// The blocks of the decoder.
@@ -19,6 +21,8 @@ pub enum EncoderBlock {
 pub enum DecoderBlock {
     /// Residual blocks, and a convolution that doubles the size (but in the last one).
     UpDecoderBlock2D,
+    /// The same with attention behind each residual block.
+    AttnUpDecoderBlock2D,
 }
 
 /// Settings of `AutoencoderKL`: a convolutional autoencoder with a Gaussian bottleneck (Rombach et

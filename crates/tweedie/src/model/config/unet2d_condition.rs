@@ -310,19 +310,23 @@ impl UNet2DConditionConfig {
         self.only_cross_attention.spread("only_cross_attention", n)?;
         self.depths()?;
         let heads = self.attention_head_dim.spread("attention_head_dim", n)?;
-        let has_heads = |b: &DownBlock| {
-            !matches!(b, DownBlock::DownBlock2D | DownBlock::ResnetDownsampleBlock2D)
-        };
-        let down = self.down_block_types.iter().map(has_heads);
-        let has_heads =
-            |b: &UpBlock| !matches!(b, UpBlock::UpBlock2D | UpBlock::ResnetUpsampleBlock2D);
-        let up = self.up_block_types.iter().rev().map(has_heads);
         let mid = self.mid_block_type == Some(CrossMidBlock::UNetMidBlock2DCrossAttn);
-        let blocks = self.block_out_channels.iter().zip(heads).zip(down).zip(up);
-        for (i, (((channels, heads), down), up)) in blocks.enumerate() {
-            if down || up || (i + 1 == n && mid) {
-                within("attention_head_dim", heads, *channels)?;
-            }
+        for (i, &channels) in self.block_out_channels.iter().enumerate() {
+            let down = match self.down_block_types[i] {
+                DownBlock::DownBlock2D | DownBlock::ResnetDownsampleBlock2D => None,
+                _ => Some(heads[i]),
+            };
+            let up = match self.up_block_types[n - 1 - i] {
+                UpBlock::UpBlock2D | UpBlock::ResnetUpsampleBlock2D => None,
+                UpBlock::CrossAttnUpBlock2D => Some(heads[i]),
+                // As published, counted from the coarsest block on.
+                UpBlock::AttnUpBlock2D => Some(heads[n - 1 - i]),
+            };
+            let mid = (mid && i + 1 == n).then_some(heads[i]);
+            let all = [down, up, mid];
+            all.into_iter()
+                .flatten()
+                .try_for_each(|h| within("attention_head_dim", h, channels))?;
         }
         let width = self.context_width();
         match self.attended().find(|other| *other != width) {
