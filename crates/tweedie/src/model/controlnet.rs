@@ -271,7 +271,7 @@ impl Controlled {
         let places = takers.into_iter().enumerate();
         let places: BTreeMap<_, _> =
             places.map(|(i, site)| (site.path.clone(), count - 1 - i)).collect();
-        let middle = sites.iter().any(|site| is_middle(site));
+        let middle = sites.iter().any(is_middle);
         for control in &controls {
             let wanted = control.network.controlnet_down_blocks.len();
             if wanted != count || !middle {

@@ -69,30 +69,6 @@ impl AutoencoderTinyConfig {
     pub fn downsampling(&self) -> usize {
         1 << self.num_encoder_blocks.len().saturating_sub(1)
     }
-
-    /// The stages of encoder or decoder: as many counts as channels, and channels all the same,
-    /// since no layer changes them.
-    fn stages(&self, side: &str, channels: &[usize], counts: &[usize]) -> Result<()> {
-        let key = format!("{side}_block_out_channels");
-        within(&format!("{key} (their number)"), channels.len(), 16)?;
-        if counts.len() != channels.len() {
-            let (wanted, found) = (channels.len(), counts.len());
-            let why = format!("wanted {wanted} as `{key}` has, found {found}");
-            return Err(Error::setting(format!("num_{side}_blocks"), why));
-        }
-        channels.iter().try_for_each(|n| within(&key, *n, MAX_CHANNELS))?;
-        if let Some(other) = channels.iter().find(|n| **n != channels[0]) {
-            let why = format!("wanted all the same, found {} and {other}", channels[0]);
-            return Err(Error::setting(key, why));
-        }
-        match counts.iter().find(|n| **n > MAX_LAYERS) {
-            Some(n) => {
-                let why = format!("wanted at most {MAX_LAYERS}, found {n}");
-                Err(Error::setting(format!("num_{side}_blocks"), why))
-            }
-            None => Ok(()),
-        }
-    }
 }
 
 impl Config for AutoencoderTinyConfig {
@@ -105,8 +81,8 @@ impl Config for AutoencoderTinyConfig {
         within("out_channels", self.out_channels, MAX_CHANNELS)?;
         within("latent_channels", self.latent_channels, MAX_CHANNELS)?;
         within("upsampling_scaling_factor", self.upsampling_scaling_factor, 16)?;
-        self.stages("encoder", &self.encoder_block_out_channels, &self.num_encoder_blocks)?;
-        self.stages("decoder", &self.decoder_block_out_channels, &self.num_decoder_blocks)?;
+        stages("encoder", &self.encoder_block_out_channels, &self.num_encoder_blocks)?;
+        stages("decoder", &self.decoder_block_out_channels, &self.num_decoder_blocks)?;
         above_zero("scaling_factor", self.scaling_factor)?;
         for (key, value) in
             [("shift_factor", self.shift_factor), ("latent_shift", self.latent_shift)]
@@ -116,5 +92,29 @@ impl Config for AutoencoderTinyConfig {
             }
         }
         only("upsample_fn", &self.upsample_fn.as_str(), &"nearest")
+    }
+}
+
+/// The stages of encoder or decoder: as many counts as channels, and channels all the same,
+/// since no layer changes them.
+fn stages(side: &str, channels: &[usize], counts: &[usize]) -> Result<()> {
+    let key = format!("{side}_block_out_channels");
+    within(&format!("{key} (their number)"), channels.len(), 16)?;
+    if counts.len() != channels.len() {
+        let (wanted, found) = (channels.len(), counts.len());
+        let why = format!("wanted {wanted} as `{key}` has, found {found}");
+        return Err(Error::setting(format!("num_{side}_blocks"), why));
+    }
+    channels.iter().try_for_each(|n| within(&key, *n, MAX_CHANNELS))?;
+    if let Some(other) = channels.iter().find(|n| **n != channels[0]) {
+        let why = format!("wanted all the same, found {} and {other}", channels[0]);
+        return Err(Error::setting(key, why));
+    }
+    match counts.iter().find(|n| **n > MAX_LAYERS) {
+        Some(n) => {
+            let why = format!("wanted at most {MAX_LAYERS}, found {n}");
+            Err(Error::setting(format!("num_{side}_blocks"), why))
+        }
+        None => Ok(()),
     }
 }

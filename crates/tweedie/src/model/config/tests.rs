@@ -209,7 +209,7 @@ fn what_is_not_supported_is_refused() {
         json!({"conv_out_kernel": 0}),
         json!({"attention_type": "gated"}),
     ] {
-        let key = change.as_object().unwrap().keys().last().unwrap().clone();
+        let key = change.as_object().unwrap().keys().next_back().unwrap().clone();
         refused::<UNet2DConditionConfig>(&change, &format!("`{key}`: "));
     }
     for change in [
