@@ -26,8 +26,9 @@ pub(crate) struct Args {
     #[arg(long)]
     lora_partial: bool,
     /// A learned embedding (textual inversion), and what prompts call it, the file's name without
-    /// its ending where nothing is said; may be given several times.
-    #[arg(long, value_name = "FILE[:NAME]")]
+    /// its ending where nothing is said; or a folder of them, of which those are used that the
+    /// prompts name. May be given several times.
+    #[arg(long, value_name = "FILE[:NAME]|DIR", visible_alias = "embd-dir")]
     embedding: Vec<String>,
 }
 
@@ -121,6 +122,12 @@ impl Args {
     fn embeddings(&self, spec: &Spec) -> Result<Vec<Embedding>> {
         let mut all = Vec::new();
         for text in &self.embedding {
+            if Path::new(text).is_dir() {
+                for file in named_in(Path::new(text), spec)? {
+                    all.push(Embedding::open(file, None)?);
+                }
+                continue;
+            }
             let (file, name) = split_name(text);
             all.push(Embedding::open(file, name)?);
         }
@@ -134,6 +141,24 @@ impl Args {
         }
         Ok(all)
     }
+}
+
+/// The files of a folder whose names stand in the prompts or in a picture's record, in order.
+fn named_in(folder: &Path, spec: &Spec) -> Result<Vec<PathBuf>> {
+    let prompts = [&spec.prompt, &spec.negative].map(|p| p.to_lowercase());
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry.with_context(|| folder.display().to_string())?.path();
+        let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        let Some(stem) = path.file_stem().and_then(|s| s.to_str()) else { continue };
+        let is_named = prompts.iter().any(|p| p.contains(&stem.to_lowercase()))
+            || spec.embeddings.iter().any(|e| e.name == stem);
+        if ENDINGS.contains(&ending) && is_named {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 fn open(path: &Path) -> Result<Lora> {

@@ -23,6 +23,8 @@ pub struct Applied {
     pub weight: f64,
     /// How many modules it has.
     pub modules: usize,
+    /// How many of its modules found their weights.
+    pub matched: usize,
     /// How many weights of each part of the model it acts on, in the order of the parts.
     pub parts: Vec<(String, usize)>,
     /// Its modules, and its tensors that are no part of a module, that found no place.
@@ -31,19 +33,12 @@ pub struct Applied {
     pub twice: Vec<String>,
 }
 
-impl Applied {
-    /// How many of its modules found their weight.
-    pub fn matched(&self) -> usize {
-        let strange = self.unmatched.len().min(self.modules);
-        self.modules - strange
-    }
-}
-
 impl std::fmt::Display for Applied {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let parts: Vec<String> = self.parts.iter().map(|(p, n)| format!("{n} in {p}")).collect();
-        write!(f, "lora {} at {}: {}", self.name, self.weight, parts.join(", "))?;
-        write!(f, " of {} modules, {} unmatched", self.modules, self.unmatched.len())?;
+        let (name, weight) = (&self.name, self.weight);
+        write!(f, "lora {name} at {weight}: {} of {} modules matched", self.matched, self.modules)?;
+        write!(f, " ({}), {} entries unmatched", parts.join(", "), self.unmatched.len())?;
         if !self.twice.is_empty() {
             write!(f, ", {} written twice", self.twice.len())?;
         }
@@ -112,6 +107,7 @@ impl Model {
                 hash: lora.hash().to_owned(),
                 weight,
                 modules: fitted.modules,
+                matched: fitted.matched,
                 parts,
                 unmatched: fitted.unmatched,
                 twice: fitted.twice,
@@ -193,7 +189,7 @@ fn check(lora: &Lora, fitted: &Fitted, partial: bool) -> Result<()> {
         let more = if count > 3 { format!(" and {} more", count - 3) } else { String::new() };
         let why = format!(
             "{count} entries beside {} modules that fit are none of the model: {}{more}",
-            fitted.modules.saturating_sub(count),
+            fitted.matched,
             crate::hub::json::escape(&some.join(", "))
         );
         return Err(Error::format(lora.file(), "", why));

@@ -74,6 +74,8 @@ pub struct Fitted {
     pub updates: Vec<Update>,
     /// How many modules the file has.
     pub modules: usize,
+    /// How many of them found their weights.
+    pub matched: usize,
     /// Modules of the file that the model does not have, and tensors that are no part of a module.
     pub unmatched: Vec<String>,
     /// Modules that stand in the file under two names; the update is taken once.
@@ -153,6 +155,14 @@ impl Lora {
                 strangers.extend(modules.remove(&key).and_then(|p| p.alpha));
             }
         }
+        // Without its magnitudes such a file is another adapter, whatever is allowed to be left out.
+        let dora = |name: &&String| {
+            name.ends_with(".dora_scale") || name.contains("lora_magnitude_vector")
+        };
+        if let Some(name) = strangers.iter().find(dora) {
+            let why = "the directions of DoRA are not supported, wanted a LoRA";
+            return Err(Error::format(file, one_line(name), why));
+        }
         for pair in modules.values() {
             if pair.down.is_none() || pair.up.is_none() {
                 let have = [&pair.down, &pair.up, &pair.mid].into_iter().flatten().next();
@@ -210,8 +220,10 @@ impl Lora {
             let place = |t: &Target| (t.part.clone(), t.path.clone());
             if targets.iter().any(|t| taken.contains(&place(t))) {
                 fitted.twice.push(key.shown.clone());
+                fitted.matched += 1;
                 continue;
             }
+            fitted.matched += 1;
             for target in targets {
                 taken.insert(place(&target));
                 fitted.updates.push(self.update(pair, &target, device)?);
@@ -406,6 +418,8 @@ mod tests {
         says(fit(&[("conv_in.weight", &[2])]), &["wanted the tensors of a LoRA", "conv_in.weight"]);
         let alpha = format!("{PROJ}.alpha");
         says(fit(&[(&down, &[2, 5]), (&up, &[3, 2]), (&alpha, &[2])]), &[&alpha, "one number"]);
+        let dora = format!("{PROJ}.dora_scale");
+        says(fit(&[(&down, &[2, 5]), (&up, &[3, 2]), (&dora, &[3, 1])]), &[&dora, "DoRA"]);
         let twice = "base_model.model.conv_in.lora_A.default.weight";
         says(fit(&[(twice, &[2]), ("base_model.model.conv_in.lora_A.weight", &[2])]), &["same"]);
     }
@@ -423,7 +437,7 @@ mod tests {
             ("lora_unet_conv_in.alpha", &[]),
         ]);
         let fitted = fitted.unwrap();
-        assert_eq!((fitted.updates.len(), fitted.modules), (1, 2));
+        assert_eq!((fitted.updates.len(), fitted.modules, fitted.matched), (1, 2, 1));
         let unmatched =
             ["lora_unet_conv_in.hada_w1_a", "lora_unet_conv_in.alpha", "lora_unet_conv_out"];
         assert_eq!(fitted.unmatched, unmatched);
@@ -435,6 +449,7 @@ mod tests {
             ("lora_unet_conv_in.lora_up.weight", &[4, 2]),
         ]);
         let both = both.unwrap();
+        assert_eq!((both.modules, both.matched), (2, 2));
         assert_eq!(both.twice, ["lora_unet_input_blocks_0_0"]);
         assert_eq!(both.updates[0].factors.factors().2.shape(), [4, 2]);
     }
