@@ -124,6 +124,10 @@ pub struct Seat<'t, 'm> {
 }
 
 impl Denoiser for Seat<'_, '_> {
+    fn is_told_guidance(&self) -> bool {
+        self.table.model.is_told_guidance()
+    }
+
     fn x0(&self, x: &State, at: &Levels, cond: &Cond, pass: &mut Pass) -> Result<State> {
         let mut gather = self.table.lock();
         let call = Call { x: x.clone(), at: at.clone(), cond: cond.clone(), pass: pass.clone() };

@@ -47,6 +47,12 @@ pub trait Denoiser: Send + Sync {
         Ok(None)
     }
 
+    /// Whether it was taught guidance and looks at the weight that a condition tells it
+    /// ([`Cond::guidance`]).
+    fn is_told_guidance(&self) -> bool {
+        false
+    }
+
     /// The denoiser inside the guides around it, for guides that step aside.
     fn unguided(&self) -> Option<&dyn Denoiser> {
         None

@@ -192,6 +192,10 @@ fn without_variance(raw: &State, x: &State) -> Result<State> {
 }
 
 impl Denoiser for NetworkDenoiser {
+    fn is_told_guidance(&self) -> bool {
+        self.network.asks().guidance.is_some()
+    }
+
     fn x0(&self, x: &State, at: &Levels, cond: &Cond, pass: &mut Pass) -> Result<State> {
         let raw = self.raw(x, at, cond, pass)?;
         self.x0_of(&raw, &free_of_anchor(x, cond.endpoint.as_ref(), at), at)

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Their `w` is one less than `weight`, which is the `guidance_scale` of the field. The negative
-//! condition has no part in it. A network that does not look at the weight is asked as it is.
+//! condition has no part in it.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Card, Seam, defaults_of};
 use crate::denoiser::{Branch, Cond, Denoiser, Pass};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::guide::{Entry, Guide, weight};
 use crate::level::Levels;
 use crate::state::State;
@@ -80,6 +80,9 @@ impl Guide for Distilled {
         cond: &Cond,
         pass: &mut Pass,
     ) -> Result<State> {
+        if !model.is_told_guidance() {
+            return Err(Error::unsupported("distilled", "a network that was taught guidance"));
+        }
         let guidance: Arc<[f64]> = vec![self.weight; x.batch()].into();
         let told = Cond { guidance: Some(guidance), ..cond.clone() };
         pass.on_branch(Branch::Cond, at, |pass| model.x0(x, at, &told, pass))
@@ -92,6 +95,8 @@ impl Guide for Distilled {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
     use crate::guide::testing::{Says, ask};
     use crate::level::Level;
@@ -106,6 +111,10 @@ mod tests {
             assert_eq!(cond.guidance.as_ref().map_or(0, |g| g.len()), x.batch());
             Ok(x.map(|x| x.zeros_like() + told))
         }
+
+        fn is_told_guidance(&self) -> bool {
+            true
+        }
     }
 
     #[test]
@@ -113,8 +122,15 @@ mod tests {
         let at = Level::vp(0.5, 0.0);
         let (said, spent) = ask(&mut Distilled { weight: 7.5 }, &Repeats, at);
         assert!(said.iter().all(|v| *v == 7.5) && spent == 1);
-        let plain = Says([1.0, 2.0], [0.5, 3.0]);
-        assert_eq!(ask(&mut Distilled::default(), &plain, at), (vec![1.0, 2.0], 1));
         assert!(Distilled { weight: f64::NAN }.checked().is_err());
+    }
+
+    #[test]
+    fn a_network_that_was_not_taught_is_refused() {
+        let x = State::from_f64(vec![0.1, -0.2], &[1, 2], &Device::flex()).unwrap();
+        let at = Level::vp(0.5, 0.0);
+        let (plain, mut pass) = (Says([1.0, 2.0], [0.5, 3.0]), Pass::single(1, at));
+        let said = Distilled::default().x0(&plain, &x, &at.into(), &Cond::default(), &mut pass);
+        assert!(said.unwrap_err().to_string().contains("taught guidance"));
     }
 }

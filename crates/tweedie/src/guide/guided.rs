@@ -38,6 +38,10 @@ impl Denoiser for Guided<'_> {
         self.model.jump(x, from, to, cond, pass)
     }
 
+    fn is_told_guidance(&self) -> bool {
+        self.model.is_told_guidance()
+    }
+
     fn unguided(&self) -> Option<&dyn Denoiser> {
         Some(self.model.unguided().unwrap_or(self.model))
     }

@@ -57,6 +57,10 @@ fn times(x: Tensor<2>, w: &[f64], out: usize) -> Tensor<2> {
 }
 
 impl Denoiser for Tiny {
+    fn is_told_guidance(&self) -> bool {
+        true
+    }
+
     fn x0(&self, x: &State, at: &Levels, cond: &Cond, pass: &mut Pass) -> Result<State> {
         pass.count_forward();
         let flat = x.rows_tensor()?;
@@ -78,6 +82,10 @@ impl Denoiser for Tiny {
             });
             let rows = constant(&rows.collect::<Vec<_>>(), [batch, WIDTH, 1], &device);
             hidden = hidden + rows.reshape([batch, WIDTH]);
+        }
+        if let Some(weights) = &cond.guidance {
+            let rows = weights.iter().flat_map(|w| [0.05 * w; WIDTH]).collect::<Vec<_>>();
+            hidden = hidden + constant(&rows, [batch, WIDTH, 1], &device).reshape([batch, WIDTH]);
         }
         for (i, w) in self.blocks.iter().enumerate() {
             let mut out = pass.at(&Self::site(i), Features::hidden(hidden), |_, mut input| {
