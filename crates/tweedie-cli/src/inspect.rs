@@ -1,31 +1,26 @@
 //! `tweedie inspect`.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use tweedie::engine::wanted;
-use tweedie::hub::{Folder, builtin, inspect, inspect_folder};
+use tweedie::hub::inspect_parts;
 
 use crate::output;
+use crate::parts::PartArgs;
 
-/// Say what a model folder or a file of weights holds.
+/// Say what a model folder or a file of weights is, and all that it lacks.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A folder, a safetensors file, or `builtin:NAME`.
-    path: PathBuf,
-    /// Print as JSON.
+    /// A folder, a file of weights, `organisation/name` in the Hugging Face cache, or `builtin:NAME`.
+    path: String,
+    /// Print as JSON, every tensor included.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    parts: PartArgs,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let name = args.path.to_string_lossy();
-    let wants = wanted;
-    let report = if name.starts_with(builtin::PREFIX) {
-        inspect_folder(&Folder::resolve(&name)?, &wants)?
-    } else {
-        inspect(&args.path, &wants)?
-    };
+    let report = inspect_parts(&args.parts.of(&args.path), &wanted)?;
     if args.json {
         output::say(&serde_json::to_string_pretty(&report)?);
     } else {

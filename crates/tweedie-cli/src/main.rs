@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod adapt;
+mod convert;
 mod data;
 mod demo;
 mod devices;
@@ -14,6 +15,7 @@ mod generate;
 mod inspect;
 mod methods;
 mod output;
+mod parts;
 mod progress;
 mod train;
 
@@ -41,6 +43,8 @@ enum Command {
     Methods(methods::Args),
     /// Say what a model folder or a file of weights holds.
     Inspect(inspect::Args),
+    /// Write a model in another layout or in narrower numbers.
+    Convert(convert::Args),
     /// Run one component of a model on given tensors.
     Forward(forward::Args),
     /// Bring the public data sets that training and evaluation use.
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Methods(args) => methods::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Forward(args) => forward::run(&args),
         Command::Data(args) => data::run(&args),
         Command::Devices(args) => devices::run(&args),

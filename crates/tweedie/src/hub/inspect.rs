@@ -10,14 +10,15 @@ use serde_json::{Map, Value};
 use super::config;
 use super::folder::{Component, Folder};
 use super::json::one_line;
+use super::parts::{Missing, Parts};
 use super::scheduler::{SchedulerClass, SchedulerConfig};
 use super::tensor_set::{TensorSet, Wanted};
+use crate::Result;
 use crate::model::config::{
     AutoencoderKlConfig, AutoencoderTinyConfig, ClipTextConfig, Config, ControlNetConfig,
     DitConfig, Transformer2DConfig, UNet2DConditionConfig, UNet2DConfig,
 };
 use crate::weight::Misfit;
-use crate::{Error, Result};
 
 /// What a model folder or file is.
 #[derive(Clone, Debug, Serialize)]
@@ -26,8 +27,14 @@ pub struct Report {
     pub name: String,
     /// The pipeline's class; empty for a single component or file.
     pub class: String,
+    /// What it is, in words: `Stable Diffusion XL`.
+    pub what: String,
     /// Its parts.
     pub parts: Vec<Part>,
+    /// What was decided that the files do not say, and which parts come from elsewhere; a line each.
+    pub notes: Vec<String>,
+    /// Parts that it needs and that were found nowhere, with the places that were looked at.
+    pub missing: Vec<Missing>,
     /// Components that the index leaves out on purpose.
     pub absent: Vec<String>,
     /// Parameters of all parts.
@@ -78,23 +85,42 @@ pub struct Tensor {
 /// and the settings of a component in, its tensors out.
 pub type Wants<'a> = dyn Fn(&str, &Map<String, Value>) -> Option<Result<Vec<Wanted>>> + 'a;
 
-/// What `path` is: a model folder, a single component's folder, or a safetensors file (or the
-/// index of several). `wants` says which tensors a network needs; without an answer the weights
-/// are listed and not compared.
+/// What `path` is: a model folder, a single component's folder, a file of weights (or the index of
+/// several), or what else [`Parts`] opens. `wants` says which tensors a network needs; without an
+/// answer the weights are listed and not compared.
 ///
 /// # Errors
-/// There is nothing there, it is none of these, or a file cannot be read at all. What is wrong
-/// inside a folder is listed among the [problems](Part::problems) instead, all of it.
+/// There is nothing there, it is none of these, or a file cannot be read at all. What is wrong or
+/// missing is listed among the [problems](Part::problems) and in [`missing`](Report::missing) instead,
+/// all of it.
 pub fn inspect(path: impl AsRef<Path>, wants: &Wants<'_>) -> Result<Report> {
-    let path = path.as_ref();
-    let about = std::fs::metadata(path).map_err(Error::io(path))?;
-    if about.is_dir() {
-        return inspect_folder(&Folder::open(path)?, wants);
-    }
+    inspect_parts(&Parts::new(path.as_ref().display().to_string()), wants)
+}
+
+/// As [`inspect`], with parts from elsewhere.
+///
+/// # Errors
+/// As there.
+pub fn inspect_parts(parts: &Parts, wants: &Wants<'_>) -> Result<Report> {
+    let path = Path::new(parts.name());
+    let error = match parts.look() {
+        Ok(opened) => {
+            let mut report = inspect_folder(&opened.folder, wants)?;
+            report.what = opened.what;
+            report.notes = opened.notes;
+            report.missing = opened.missing;
+            return Ok(report);
+        }
+        Err(error) if path.is_file() => error,
+        Err(error) => return Err(error),
+    };
+    // A file of weights that is none of the known networks is listed all the same.
     let set = TensorSet::open(path)?;
     let mut part = Part { supported: false, ..Part::default() };
     part.weigh(&set);
-    Ok(Report::new(path.display().to_string(), String::new(), vec![part], Vec::new()))
+    let mut report = Report::new(path.display().to_string(), String::new(), vec![part], Vec::new());
+    report.notes.push(error.to_string());
+    Ok(report)
 }
 
 /// What a model folder is, one in the binary too; see [`inspect`].
@@ -218,13 +244,14 @@ impl Report {
     fn new(name: String, class: String, parts: Vec<Part>, absent: Vec<String>) -> Self {
         let parameters = parts.iter().map(|p| p.parameters).sum();
         let bytes = parts.iter().map(|p| p.bytes).sum();
-        Self { name, class, parts, absent, parameters, bytes }
+        let (what, notes, missing) = (String::new(), Vec::new(), Vec::new());
+        Self { name, class, what, parts, notes, missing, absent, parameters, bytes }
     }
 
-    /// Whether nothing is wrong with any part.
+    /// Whether nothing is missing or wrong with any part.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        self.parts.iter().all(|p| p.problems.is_empty())
+        self.missing.is_empty() && self.parts.iter().all(|p| p.problems.is_empty())
     }
 
     /// The table of all tensors, a line each.
@@ -247,6 +274,9 @@ impl fmt::Display for Report {
             format!("  {}", one_line(&self.class))
         };
         writeln!(f, "{}{class}", self.name)?;
+        if !self.what.is_empty() {
+            writeln!(f, "  {}", one_line(&self.what))?;
+        }
         let mut rows = vec![
             ["part", "class", "parameters", "tensors", "bytes", "stored as"].map(str::to_owned),
         ];
@@ -291,6 +321,12 @@ impl fmt::Display for Report {
             for (key, value) in &part.settings {
                 writeln!(f, "    {} = {}", one_line(key), one_line(&value.to_string()))?;
             }
+        }
+        for note in &self.notes {
+            writeln!(f, "  note: {note}")?;
+        }
+        for missing in &self.missing {
+            writeln!(f, "  missing: {missing}")?;
         }
         for problem in self.parts.iter().flat_map(|p| &p.problems) {
             writeln!(f, "  problem: {problem}")?;
@@ -362,7 +398,14 @@ mod tests {
         assert_eq!(report.listing(), "vae/a  F16  [2, 600]\nvae/b  F32  [2]\n");
         assert!(serde_json::to_string(&report).unwrap().contains("\"parameters\":1202"));
         let file = root.path().join("model/vae/diffusion_pytorch_model.safetensors");
-        assert_eq!(inspect(file, &nothing).unwrap().parameters, 1202);
+        let file = inspect(file, &nothing).unwrap();
+        // A file of the usual name is told by the settings beside it.
+        assert_eq!((file.parameters, file.parts[0].class.as_str()), (1202, "AutoencoderKL"));
+        let odd = root.path().join("odd.safetensors");
+        let one = [Output::f32("a", &[2], &[0.5, 1.0], Dtype::F32)];
+        crate::hub::write_safetensors(&odd, &one, &BTreeMap::new()).unwrap();
+        let odd = inspect(odd, &nothing).unwrap();
+        assert_eq!((odd.parameters, odd.notes.len()), (2, 1));
     }
 
     #[test]

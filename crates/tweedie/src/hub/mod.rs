@@ -41,7 +41,7 @@ pub mod write;
 pub use convert::{Target, convert};
 pub use embedding::Embedding;
 pub use folder::{Component, Folder, ModelIndex};
-pub use inspect::{Report, inspect, inspect_folder};
+pub use inspect::{Report, inspect, inspect_folder, inspect_parts};
 pub use lora::Lora;
 pub use parts::{Missing, Opened, Parts};
 pub use save::{Output, Values, encode_safetensors, write_safetensors};

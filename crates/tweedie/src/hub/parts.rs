@@ -99,6 +99,12 @@ impl Parts {
         Self { model: model.into(), ..Self::default() }
     }
 
+    /// The model's name or path, as it was given.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.model
+    }
+
     /// Takes the autoencoder from a file, or from a folder with its `config.json`.
     #[must_use]
     pub fn vae(mut self, path: impl Into<PathBuf>) -> Self {

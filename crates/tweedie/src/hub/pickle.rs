@@ -124,6 +124,11 @@ impl Pickle<'_> {
         self.blocks.get(id / BLOCK).and_then(|b| b.get(id % BLOCK)).unwrap_or(&NONE)
     }
 
+    /// All values.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Value> {
+        self.blocks.iter().flatten()
+    }
+
     /// The text at a place of the file.
     pub(crate) fn text(&self, (at, length): (usize, u32)) -> Option<&str> {
         std::str::from_utf8(self.bytes.get(at..at.checked_add(length as usize)?)?).ok()

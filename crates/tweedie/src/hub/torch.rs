@@ -198,12 +198,13 @@ fn read_old(file: &Path, bytes: &[u8]) -> Result<Header> {
     };
     // The width of each storage's numbers stands in the object alone.
     let mut widths: BTreeMap<&str, usize> = BTreeMap::new();
-    visit(&object, &mut |_, tensor| {
-        if let Some(key) = object.text(tensor.storage.key) {
-            widths.insert(key, tensor.storage.dtype.unwrap_or(Dtype::U8).bitsize() >> 3);
+    for value in object.values() {
+        if let Value::Storage(storage) = value
+            && let Some(key) = object.text(storage.key)
+        {
+            widths.insert(key, storage.dtype.unwrap_or(Dtype::U8).bitsize() >> 3);
         }
-        true
-    });
+    }
     let mut places: BTreeMap<&str, Range<usize>> = BTreeMap::new();
     let mut at = keys.end;
     for id in list {
@@ -211,7 +212,7 @@ fn read_old(file: &Path, bytes: &[u8]) -> Result<Header> {
         let key = keys.text_of(*id).ok_or_else(|| fail("wanted the key of a storage"))?;
         let count = number::<8>(bytes, at).and_then(|n| usize::try_from(n).ok());
         let count = count.ok_or_else(truncated)?;
-        // A storage that no tensor is a view of has an unknown width, and nothing can follow it.
+        // A storage that nothing refers to has an unknown width, and nothing behind it can be found.
         let Some(width) = widths.get(key) else { break };
         let from = at + 8;
         let to = count.checked_mul(*width).and_then(|n| from.checked_add(n));
