@@ -3,8 +3,11 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
+use burn::tensor::{AllocationProperty, Bytes};
 use memmap2::Mmap;
 
 mod sealed {
@@ -72,6 +75,18 @@ impl MappedFile {
         self.map.is_none()
     }
 
+    /// The bytes in `range` as those of a tensor, without a copy: the tensor keeps the map alive, and
+    /// whoever changes it changes a copy. `None` where the range does not lie inside the file or does
+    /// not begin at a multiple of `align`.
+    pub fn share(self: &Arc<Self>, range: Range<usize>, align: usize) -> Option<Bytes> {
+        let bytes = self.bytes().get(range.clone())?;
+        if bytes.as_ptr().align_offset(align) != 0 {
+            return None;
+        }
+        let part = Part { file: Arc::clone(self), range };
+        Some(Bytes::from_shared(bytes::Bytes::from_owner(part), AllocationProperty::File))
+    }
+
     /// `count` numbers of type `T`, little-endian, from the byte `offset` on: borrowed from the
     /// map where it is aligned for `T` (and the machine little-endian), copied otherwise.
     ///
@@ -94,6 +109,18 @@ impl MappedFile {
                 )
             })?;
         Ok(typed(bytes, count))
+    }
+}
+
+/// Some bytes of a map that others hold too.
+struct Part {
+    file: Arc<MappedFile>,
+    range: Range<usize>,
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        self.file.bytes().get(self.range.clone()).unwrap_or_default()
     }
 }
 
@@ -177,5 +204,35 @@ mod tests {
         std::fs::remove_file(path).unwrap();
         assert!(MappedFile::open(std::env::temp_dir()).is_err());
         assert!(MappedFile::open("no such file").is_err());
+    }
+
+    #[test]
+    fn bytes_are_shared_with_a_tensor() {
+        let path = std::env::temp_dir().join(format!("tweedie-mmap-share-{}", std::process::id()));
+        let numbers = [1.0_f32, -2.5, 3.0, 4.0, 5.0];
+        let mut bytes = vec![0; 8];
+        bytes.extend(numbers.iter().flat_map(|n| n.to_le_bytes()));
+        std::fs::write(&path, &bytes).unwrap();
+        let file = Arc::new(MappedFile::open(&path).unwrap());
+        let shared = file.share(8..28, 4).unwrap();
+        assert_eq!(shared.as_ptr(), file.bytes()[8..].as_ptr());
+        let data = burn::tensor::TensorData::from_bytes(shared, [5], burn::tensor::DType::F32);
+        let tensor = burn::tensor::Tensor::<1>::from_data(data, &burn::tensor::Device::flex());
+        // The tensor outlives the file's other owner, and arithmetic leaves the file as it is.
+        let kept = Arc::clone(&file);
+        drop(file);
+        let sum = tensor.clone() + tensor.clone();
+        assert_eq!(
+            sum.into_data_as::<f32>().iter::<f32>().collect::<Vec<_>>(),
+            numbers.map(|n| 2.0 * n)
+        );
+        let changed = tensor.mul_scalar(3.0);
+        assert_eq!(changed.into_data_as::<f32>().iter::<f32>().next(), Some(3.0));
+        assert_eq!(kept.bytes(), bytes);
+        for range in [8..29, 9..13, 40..44] {
+            assert!(kept.share(range, 4).is_none());
+        }
+        assert!(kept.share(9..13, 1).is_some());
+        std::fs::remove_file(path).ok();
     }
 }

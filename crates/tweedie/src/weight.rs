@@ -9,7 +9,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Bytes, DType, Device, Tensor, TensorData};
+use half::slice::HalfFloatSliceExt;
+use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::random::Key;
@@ -54,8 +56,8 @@ enum Stored {
     Unset,
     /// f32 on some device, tracked in training.
     Plain(Tensor<1>),
-    /// 16-bit numbers on the host.
-    Bits(Arc<[u16]>, Half),
+    /// 16-bit numbers on the host, lowest byte first; they may lie in a mapped file.
+    Bits(Arc<Bytes>, Half),
 }
 
 /// One parameter tensor of a network.
@@ -108,7 +110,7 @@ impl Weight {
         let stored = match &self.stored {
             Stored::Unset => 0,
             Stored::Plain(_) => 4 * self.count(),
-            Stored::Bits(bits, _) => 2 * bits.len(),
+            Stored::Bits(bits, _) => bits.len(),
         };
         stored + self.prepared.as_ref().map_or(0, |_| 4 * self.count())
     }
@@ -203,12 +205,33 @@ impl Weight {
     /// # Errors
     ///
     /// [`Error::Shape`] on another count.
-    pub fn set_bits(&mut self, bits: impl Into<Arc<[u16]>>, half: Half) -> Result<()> {
-        let bits = bits.into();
-        self.check(bits.len())?;
-        self.stored = Stored::Bits(bits, half);
-        self.prepared = None;
-        Ok(())
+    pub fn set_bits(&mut self, bits: impl AsRef<[u16]>, half: Half) -> Result<()> {
+        let bytes: Vec<u8> = bits.as_ref().iter().flat_map(|b| b.to_le_bytes()).collect();
+        self.set_bytes(Bytes::from_bytes_vec(bytes), Some(half))
+    }
+
+    /// As [`Weight::set`], from bytes as a file holds them, lowest first: in 16 bits, or f32 where
+    /// `half` is none. Those of a mapped file are not copied on the CPU: the weight is held once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] on another count.
+    pub fn set_bytes(&mut self, bytes: Bytes, half: Option<Half>) -> Result<()> {
+        let width = if half.is_some() { 2 } else { 4 };
+        // A last byte too many is another count as well.
+        self.check(bytes.len().div_ceil(width))?;
+        match half {
+            Some(half) => {
+                self.stored = Stored::Bits(Arc::new(bytes), half);
+                self.prepared = None;
+                Ok(())
+            }
+            None => {
+                let data = TensorData::from_bytes(bytes, [self.count()], DType::F32);
+                let device = self.device.clone().without_autodiff();
+                self.set(Tensor::from_data(data, &device))
+            }
+        }
     }
 
     /// Derives the form that computation is fast with.
@@ -302,11 +325,30 @@ impl Weight {
 /// The stream of initial weights.
 const INITIAL_STREAM: u64 = 0x1417;
 
-fn expand(bits: &[u16], half: Half) -> Vec<f32> {
-    match half {
-        Half::F16 => bits.iter().map(|&b| half::f16::from_bits(b).to_f32()).collect(),
-        Half::Bf16 => bits.iter().map(|&b| half::bf16::from_bits(b).to_f32()).collect(),
-    }
+/// Numbers that are widened at once by one thread.
+const BLOCK: usize = 1 << 12;
+
+/// 16-bit numbers, lowest byte first, in f32.
+fn expand(bytes: &[u8], half: Half) -> Vec<f32> {
+    let stored = bytes.as_chunks::<2>().0;
+    let mut wide = vec![0.0; stored.len()];
+    // The slice conversion uses the processor's instruction; that of single numbers asks for it each time.
+    wide.par_chunks_mut(BLOCK).zip(stored.par_chunks(BLOCK)).for_each(
+        |(wide, stored)| match half {
+            Half::F16 => {
+                let mut block = [half::f16::ZERO; BLOCK];
+                let block = &mut block[..stored.len()];
+                block.iter_mut().zip(stored).for_each(|(h, b)| *h = half::f16::from_le_bytes(*b));
+                block.convert_to_f32_slice(wide);
+            }
+            Half::Bf16 => {
+                for (w, b) in wide.iter_mut().zip(stored) {
+                    *w = half::bf16::from_le_bytes(*b).to_f32();
+                }
+            }
+        },
+    );
+    wide
 }
 
 /// FNV-1a, 64 bits: a path as a number.
@@ -438,6 +480,8 @@ pub enum Numbers {
     F32(Vec<f32>),
     /// 16-bit.
     Bits(Vec<u16>, Half),
+    /// Bytes, lowest first: 16-bit, or 32-bit where no format is given; they may lie in a mapped file.
+    Bytes(Bytes, Option<Half>),
 }
 
 /// What does not fit between a network and a file, all of it at once.
@@ -510,6 +554,7 @@ pub fn load(network: &mut (impl Parameters + ?Sized), source: &dyn Source) -> Re
             result = source.read(path).and_then(|numbers| match numbers {
                 Numbers::F32(numbers) => weight.set_vec(numbers),
                 Numbers::Bits(bits, half) => weight.set_bits(bits, half),
+                Numbers::Bytes(bytes, half) => weight.set_bytes(bytes, half),
             });
         }
     });

@@ -1,5 +1,6 @@
 //! The bytes of a file, wherever they live.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,6 +30,15 @@ impl Bytes {
             return Err(Error::format(path, "", "this is not a plain file"));
         }
         Ok(Self::Mapped(Arc::new(MappedFile::open(path).map_err(Error::io(path))?)))
+    }
+
+    /// Some of the bytes as those of a tensor, without a copy, where the file is mapped and they begin at
+    /// a multiple of `align`.
+    pub(crate) fn share(&self, range: Range<usize>, align: usize) -> Option<burn::tensor::Bytes> {
+        match self {
+            Self::Mapped(file) => file.share(range, align),
+            Self::Shared(_) | Self::Static(_) => None,
+        }
     }
 
     /// All bytes.

@@ -26,9 +26,27 @@ pub struct Tally {
     pub refused: usize,
 }
 
+mod layouts;
+mod torch;
+
+pub use layouts::layouts;
+pub use torch::torch;
+
+/// How the memory that a reader takes is measured, by a caller that counts allocations.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Starts to measure anew, and says what is taken now, in bytes.
+    pub start: fn() -> usize,
+    /// The most that was taken since, in bytes.
+    pub most: fn() -> usize,
+}
+
+/// What a reader may take beside twice its file: errors, tables, the texts of messages.
+const FREE: usize = 1 << 20;
+
 /// Reads `mutations` broken safetensors files; the finding is the number of the first one that
 /// was not answered properly, and how.
-pub fn safetensors(mutations: usize, seed: u64) -> Result<Tally, String> {
+pub fn safetensors(mutations: usize, seed: u64, memory: Option<&Memory>) -> Result<Tally, String> {
     let bases = bases().map_err(|e| e.to_string())?;
     let mut tally = Tally::default();
     for number in 0..mutations {
@@ -37,14 +55,14 @@ pub fn safetensors(mutations: usize, seed: u64) -> Result<Tally, String> {
         for _ in 0..=dice.below(3) {
             bytes = mutate(bytes, &mut dice);
         }
-        answer(number, &mut tally, || read_all(bytes))?;
+        answer(number, &mut tally, bytes.len(), memory, || read_all(bytes))?;
     }
     Ok(tally)
 }
 
 /// Reads `mutations` broken settings files (an index, networks' settings, a scheduler's, a
 /// tokenizer's); the finding is the number of the first one that was not answered properly.
-pub fn settings(mutations: usize, seed: u64) -> Result<Tally, String> {
+pub fn settings(mutations: usize, seed: u64, memory: Option<&Memory>) -> Result<Tally, String> {
     let words = super::ClipVocabulary::from_words(["red", "circle"]).map_err(|e| e.to_string())?;
     let files = words.files(16);
     let mut tally = Tally::default();
@@ -68,7 +86,7 @@ pub fn settings(mutations: usize, seed: u64) -> Result<Tally, String> {
         for _ in 0..=dice.below(4) {
             mutate_json(&mut bytes, &mut dice);
         }
-        answer(number, &mut tally, || read_settings(which, &bytes, &files))?;
+        answer(number, &mut tally, bytes.len(), memory, || read_settings(which, &bytes, &files))?;
     }
     Ok(tally)
 }
@@ -109,9 +127,17 @@ fn read_settings(which: usize, bytes: &[u8], files: &[(&'static str, String)]) -
 pub(crate) fn answer(
     number: usize,
     tally: &mut Tally,
+    size: usize,
+    memory: Option<&Memory>,
     read: impl FnOnce() -> Result<()>,
 ) -> Result<(), String> {
-    match catch_unwind(AssertUnwindSafe(read)) {
+    let before = memory.map_or(0, |m| (m.start)());
+    let answer = catch_unwind(AssertUnwindSafe(read));
+    let taken = memory.map_or(0, |m| (m.most)()).saturating_sub(before);
+    if taken > 2 * size + FREE {
+        return Err(format!("mutation {number}: {taken} bytes for a file of {size}"));
+    }
+    match answer {
         Err(_) => return Err(format!("mutation {number}: panic")),
         Ok(Ok(())) => tally.read += 1,
         Ok(Err(error)) => {
@@ -318,9 +344,9 @@ mod tests {
 
     #[test]
     fn broken_settings_are_answered() {
-        let tally = settings(600, 1).unwrap();
+        let tally = settings(600, 1, None).unwrap();
         assert!(tally.refused > 300, "{tally:?}");
-        assert_eq!(tally, settings(600, 1).unwrap());
+        assert_eq!(tally, settings(600, 1, None).unwrap());
         let good = crate::hub::ClipVocabulary::from_words(["red"]).unwrap().files(16);
         read_settings(6, good[1].1.as_bytes(), &good).unwrap();
         read_settings(7, INDEX_TEXT.as_bytes(), &good).unwrap();
@@ -328,10 +354,10 @@ mod tests {
 
     #[test]
     fn broken_files_are_answered() {
-        let tally = safetensors(1000, 1).unwrap();
+        let tally = safetensors(1000, 1, None).unwrap();
         assert_eq!(tally.read + tally.refused, 1000);
         assert!(tally.refused > 800, "{tally:?}");
-        assert_eq!(tally, safetensors(1000, 1).unwrap());
+        assert_eq!(tally, safetensors(1000, 1, None).unwrap());
         // Undamaged, the bases are read: what is refused above is refused for its damage.
         for bytes in bases().unwrap() {
             let file = TensorFile::from_bytes(bytes, "base").unwrap();

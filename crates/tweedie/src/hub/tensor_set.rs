@@ -261,6 +261,16 @@ impl TensorSet {
         Ok(Cow::Owned(all))
     }
 
+    /// The bytes of the tensor `name` in their file, without a copy, where it is a whole stored one.
+    fn share(&self, name: &str, align: usize) -> Option<burn::tensor::Bytes> {
+        match self.place.get(name)?.pieces.as_slice() {
+            [Piece { file, name, rows: None, turned: None }] => {
+                self.files.get(*file)?.share(name, align)
+            }
+            _ => None,
+        }
+    }
+
     fn piece(&self, piece: &Piece, dtype: Dtype) -> Result<Cow<'_, [u8]>> {
         let short = || Error::format(&self.name, one_line(&piece.name), "the file has changed");
         let file = self.files.get(piece.file).ok_or_else(short)?;
@@ -494,16 +504,26 @@ impl Source for TensorSet {
         self.shape_of(name)
     }
 
-    /// Sixteen-bit numbers stay as they are, everything else becomes `f32`.
+    /// Sixteen-bit numbers stay as they are, everything else becomes `f32`. What lies in a mapped file as
+    /// it is wanted stays there, and the system reads it when it is used.
     fn read(&self, name: &str) -> Result<Numbers> {
-        let half = match self.info(name)?.dtype {
-            Dtype::F16 => Half::F16,
-            Dtype::BF16 => Half::Bf16,
-            _ => return self.read_f32(name).map(Numbers::F32),
+        let dtype = self.info(name)?.dtype;
+        let half = match dtype {
+            Dtype::F16 => Some(Half::F16),
+            Dtype::BF16 => Some(Half::Bf16),
+            _ => None,
         };
-        let bytes = self.raw(name)?;
-        let bits = bytes.as_chunks::<2>().0;
-        Ok(Numbers::Bits(bits.iter().map(|b| u16::from_le_bytes(*b)).collect(), half))
+        let plain = dtype == Dtype::F32;
+        if (plain || half.is_some())
+            && let Some(bytes) = self.share(name, 4)
+        {
+            return Ok(Numbers::Bytes(bytes, half));
+        }
+        let Some(half) = half else { return self.read_f32(name).map(Numbers::F32) };
+        Ok(Numbers::Bytes(
+            burn::tensor::Bytes::from_bytes_vec(self.raw(name)?.into_owned()),
+            Some(half),
+        ))
     }
 }
 

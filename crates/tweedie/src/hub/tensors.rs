@@ -164,6 +164,16 @@ impl TensorFile {
             .ok_or_else(|| Error::format(&self.name, one_line(name), "its strides leave its bytes"))
     }
 
+    /// The stored bytes of the tensor `name` as those of a tensor, without a copy; `None` where that
+    /// cannot be: the file is not mapped, they do not lie row after row or not at a multiple of `align`.
+    pub(crate) fn share(&self, name: &str, align: usize) -> Option<burn::tensor::Bytes> {
+        let Entry { range, strides, .. } = self.header.tensors.get(name)?;
+        if strides.is_some() || cfg!(target_endian = "big") {
+            return None;
+        }
+        self.bytes.share(range.clone(), align)
+    }
+
     /// The tensor `name` as `f32`, whatever it is stored as (f32, f16, bf16, f64, fp8 E4M3 and
     /// E5M2, whole numbers, truth values), row after row.
     ///
