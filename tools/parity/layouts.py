@@ -84,7 +84,7 @@ FILES = {
     "sd1_instruct": ([("UNET-v1-Pix2Pix", UNET)], [("unet", "unet", UNET, {**SD1, "in_channels": 8})]),
     "sd2": (
         [("UNET-v2-SD", UNET), ("VAE-v1-SD", FIRST), ("CLIP-v2-SD", "cond_stage_model.model.")],
-        [("unet", "unet", UNET, SD2), ("vae", "vae", FIRST, VAE), ("text_encoder", "open", "cond_stage_model.model.", OPEN_H)],
+        [("unet", "unet", UNET, SD2), ("vae", "vae", FIRST, {**VAE, "sample_size": 768}), ("text_encoder", "open", "cond_stage_model.model.", OPEN_H)],
     ),
     "sd2_inpaint": ([("UNET-v2-Inpainting", UNET)], [("unet", "unet", UNET, {**SD2, "in_channels": 9, "sample_size": 64})]),
     "sdxl": (

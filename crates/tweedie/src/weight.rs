@@ -115,6 +115,11 @@ impl Weight {
         stored + self.prepared.as_ref().map_or(0, |_| 4 * self.count())
     }
 
+    /// Whether it is stored in 16 bits.
+    pub fn is_narrow(&self) -> bool {
+        matches!(self.stored, Stored::Bits(..))
+    }
+
     /// The numbers in f32, flat, with what adapters add to them; on the autodiff side where they
     /// are tracked.
     pub fn value(&self) -> Tensor<1> {

@@ -104,7 +104,7 @@ pub(crate) fn latents(folder: &Path) -> PathBuf {
     place
 }
 
-fn tweedie(args: &[&str]) -> Output {
+pub(crate) fn tweedie(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tweedie")).args(args).output().unwrap()
 }
 

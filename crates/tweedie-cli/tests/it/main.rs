@@ -5,4 +5,6 @@ mod adapters;
 #[cfg(test)]
 mod command;
 #[cfg(test)]
+mod convert;
+#[cfg(test)]
 mod forward;

@@ -128,6 +128,10 @@ pub fn wanted(class: &str, config: &Map<String, Value>) -> Option<Result<Vec<Wan
     })
 }
 
+/// Up to so many bytes of 16-bit weights are widened once and kept; the weights of larger networks are
+/// widened each time that they are used, so that a model takes the memory of its file.
+const EXPANDED: usize = 64 << 20;
+
 /// Loads and prepares a network.
 fn loaded<T: Parameters>(mut network: T, component: &Component) -> Result<T> {
     let tensors = component.tensors()?;
@@ -136,6 +140,9 @@ fn loaded<T: Parameters>(mut network: T, component: &Component) -> Result<T> {
         return Err(Error::format(tensors.name(), "", misfit.summary()));
     }
     weight::load(&mut network, &tensors)?;
-    weight::prepare(&mut network, &Plan { expand: true });
+    let mut narrow = 0;
+    network
+        .each("", &mut |_, weight| narrow += if weight.is_narrow() { weight.bytes() } else { 0 });
+    weight::prepare(&mut network, &Plan { expand: narrow <= EXPANDED });
     Ok(network)
 }

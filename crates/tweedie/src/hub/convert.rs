@@ -93,15 +93,12 @@ fn write_component(component: &Component, at: &Path, dtype: Option<Dtype>) -> Re
         std::fs::write(&file, text).map_err(Error::io(&file))
     };
     // Vocabularies, settings, cards: every text that is no list of shards.
-    let kept = ["json", "txt", "model", "md"];
+    let kept = ["json", "txt", "md"];
     let mut has_settings = false;
     for name in component.files()? {
         let ends = Path::new(&name).extension().and_then(|e| e.to_str()).unwrap_or_default();
         if kept.contains(&ends) && !name.contains(".index.") {
             has_settings |= name == "config.json" || name == "scheduler_config.json";
-            if ends == "model" {
-                continue;
-            }
             put(&name, &component.text(&name)?)?;
         }
     }
@@ -175,7 +172,8 @@ fn places(components: &[Component]) -> Vec<Place> {
     if let [only] = components
         && only.name.is_empty()
     {
-        return vec![place("", "", false)];
+        let control = only.class == "ControlNetModel";
+        return vec![place("", if control { "control_model." } else { "" }, false)];
     }
     let unet = components.iter().find(|c| c.name == "unet" && c.class == "UNet2DConditionModel");
     let Some(unet) = unet else { return Vec::new() };

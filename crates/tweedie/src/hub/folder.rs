@@ -223,7 +223,12 @@ impl Folder {
             Source::Disk(root) => walk(root, "", 0, &mut out)?,
             Source::Assembled(parts) => {
                 for part in parts.iter() {
-                    out.extend(part.files()?.into_iter().map(|f| format!("{}/{f}", part.name)));
+                    let prefix = if part.name.is_empty() {
+                        String::new()
+                    } else {
+                        format!("{}/", part.name)
+                    };
+                    out.extend(part.files()?.into_iter().map(|f| format!("{prefix}{f}")));
                 }
             }
         }

@@ -304,7 +304,8 @@ pub(crate) fn fitting(
             let text = text_of(found, projected)?;
             let fits = width.is_none_or(|w| w == text.width)
                 && (!projected || text.projection.is_some())
-                && (!open || text.width > 768 || found.kind == Kind::OpenClip || width.is_some());
+                // Without a width to go by: CLIP-L is 768 wide, OpenCLIP's encoders are wider.
+                && (width.is_some() || open == (text.width > 768 || found.kind == Kind::OpenClip));
             let class = text.class();
             Ok(fits.then(|| component(file, wish.name, class, text.config, text.tensors)))
         }
@@ -432,9 +433,8 @@ fn texts(
             single.missing.push(Wish { name, fit });
         }
     }
-    let published = ClipVocabulary::published()?.len();
     for (name, is_open, vocabulary) in tokenizers {
-        if vocabulary.is_none_or(|v| v == published) {
+        if vocabulary.is_none_or(|v| v == ClipVocabulary::PUBLISHED) {
             single.components.push(tokenizer(file, name, is_open)?);
         } else {
             single.missing.push(Wish { name, fit: Fit::Tokenizer });

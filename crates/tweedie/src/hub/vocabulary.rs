@@ -34,6 +34,9 @@ pub struct ClipVocabulary {
 }
 
 impl ClipVocabulary {
+    /// How many tokens the [published](Self::published) vocabulary has.
+    pub const PUBLISHED: usize = 49408;
+
     /// The vocabulary in which each of `words` is one token, in the order of the words. A word is
     /// normalised and cut as text is (lower case, punctuation and digits apart), so that
     /// `Dark-blue` gives `dark`, `-` and `blue`.
@@ -213,7 +216,7 @@ mod tests {
     #[test]
     fn the_published_vocabulary_is_whole() {
         let clip = ClipVocabulary::published().unwrap();
-        assert_eq!((clip.len(), clip.merges.len()), (49408, 48894));
+        assert_eq!((clip.len(), clip.merges.len()), (ClipVocabulary::PUBLISHED, 48894));
         assert_eq!(clip.special(), [49406, 49407]);
         // Ids that transformers' CLIPTokenizer gives: `i n` is the first merge, `jeky ll</w>` the last.
         assert_eq!((clip.tokens[512].as_str(), clip.tokens[320].as_str()), ("in", "a</w>"));

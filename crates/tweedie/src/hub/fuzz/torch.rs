@@ -138,7 +138,7 @@ pub(super) fn old() -> Vec<u8> {
     out.extend(b"\x80\x02}X\x0d\0\0\0little_endian\x88s.");
     out.extend(pickle(true));
     out.extend(b"\x80\x02](X\x01\0\0\0" as &[u8]);
-    out.extend(b"0X\x01\0\0\0001e.");
+    out.extend(b"0X\x01\0\0\x001e.");
     for (count, bytes) in [(6_u64, vec![7; 24]), (3, vec![9; 6])] {
         out.extend(count.to_le_bytes());
         out.extend(bytes);
