@@ -88,7 +88,7 @@ mod tests {
             for pair in finite.windows(2).filter(|p| p[1] < 0x80) {
                 let [a, b] = [pair[0], pair[1]].map(|b| wide[b as usize]);
                 let code = |v: f32| convert(Dtype::F32, &v.to_le_bytes(), dtype).unwrap()[0];
-                let middle = (a + b) / 2.0;
+                let middle = f32::midpoint(a, b);
                 assert_eq!(code(middle), if pair[0] % 2 == 0 { pair[0] } else { pair[1] });
                 assert_eq!(code(a + (b - a) * 0.49), pair[0]);
                 assert_eq!(code(a + (b - a) * 0.51), pair[1]);

@@ -192,8 +192,7 @@ fn global(module: &str, name: &str) -> Option<Global> {
         ("collections", "OrderedDict" | "defaultdict")
         | ("torch.nn.modules.container", "ParameterDict") => Some(Global::Dict),
         ("torch", "Size") => Some(Global::Size),
-        ("torch", "device") => Some(Global::Inert),
-        ("torch", _) => storage(name).or_else(|| number(name)),
+        ("torch", name) if name != "device" => storage(name).or_else(|| number(name)),
         ("torch.cuda" | "torch.storage", _) => storage(name),
         // Found in published checkpoints beside the weights: a step counter's scalar, the state of a
         // training callback, the device that a tensor was on.
@@ -204,7 +203,8 @@ fn global(module: &str, name: &str) -> Option<Global> {
         | (
             "pytorch_lightning.callbacks.model_checkpoint" | "pytorch_lightning.callbacks",
             "ModelCheckpoint" | "model_checkpoint",
-        ) => Some(Global::Inert),
+        )
+        | ("torch", "device") => Some(Global::Inert),
         _ => None,
     }
 }
@@ -397,7 +397,7 @@ impl<'a> Machine<'a> {
                     let (arguments, class) = (self.pop()?, self.pop()?);
                     match self.get(class) {
                         Value::Global(Global::Dict | Global::Inert) => {
-                            self.call(class, arguments)?
+                            self.call(class, arguments)?;
                         }
                         _ => return Err(self.fail("makes an object of a class that is not data")),
                     }

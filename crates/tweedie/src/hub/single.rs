@@ -363,7 +363,7 @@ fn model(file: &Path, set: &TensorSet, found: &[Found], told: &Told) -> Result<S
     let wish = Wish { name: "vae", fit: Fit::Vae(4) };
     match at(&[Kind::Vae, Kind::UsualVae]) {
         Some(found) => {
-            single.components.push(vae_of(file, found, "vae", 8 * side, family.factor())?)
+            single.components.push(vae_of(file, found, "vae", 8 * side, family.factor())?);
         }
         None => single.missing.push(wish),
     }

@@ -82,9 +82,8 @@ impl Family {
     /// The side of the latents that it was trained on.
     pub(crate) fn side(self, prediction: PredictionType) -> usize {
         match self {
-            Self::Sd1 => 64,
             Self::Sd2 if prediction == PredictionType::VPrediction => 96,
-            Self::Sd2 => 64,
+            Self::Sd1 | Self::Sd2 => 64,
             Self::Sdxl | Self::Refiner => 128,
         }
     }

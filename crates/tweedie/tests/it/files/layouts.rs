@@ -107,6 +107,9 @@ fn exchange(tensor: &mut Numbers, [a, b, count]: [usize; 3]) {
     }
 }
 
+/// Breaks the tensors of a file in one way.
+type Change<'a> = Box<dyn Fn(&mut BTreeMap<String, Numbers>) + 'a>;
+
 #[test]
 fn what_is_easily_mistaken_is_seen() {
     let fused = "conditioner.embedders.1.model.transformer.resblocks.3.attn.in_proj_weight";
@@ -115,7 +118,6 @@ fn what_is_easily_mistaken_is_seen() {
     let at = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0";
     let gate = format!("{at}.ff.net.0.proj.weight");
     let (file, tensors) = small("sdxl");
-    type Change<'a> = Box<dyn Fn(&mut BTreeMap<String, Numbers>) + 'a>;
     let cases: [(&str, Change<'_>); 6] = [
         ("text_encoder_2", Box::new(|t| exchange(t.get_mut(fused).unwrap(), [0, 40, 40]))),
         ("text_encoder_2", Box::new(|t| exchange(t.get_mut(bias).unwrap(), [40, 80, 40]))),
