@@ -40,8 +40,11 @@ pub fn halve(x: Tensor<4>) -> Tensor<4> {
 ///
 /// What adapters add to `w` is a path of its own, `scale (x down^T) up^T`: no copy of `w` is made.
 pub fn linear(x: Tensor<3>, w: &Weight, b: Option<&Weight>) -> Tensor<3> {
-    let bias = b.map(|b| b.tensor(&x));
-    let y = kernels::linear(x.clone(), w.base_tensor(&x), bias);
+    let (base, bias) = (w.base_tensor(&x), b.map(|b| b.tensor(&x)));
+    if w.added().is_empty() {
+        return kernels::linear(x, base, bias);
+    }
+    let y = kernels::linear(x.clone(), base, bias);
     w.added().iter().fold(y, |y, added| {
         let (down, _, up) = added.factors.factors();
         let inner = kernels::linear(x.clone(), down.tensor(&x), None);
@@ -59,8 +62,11 @@ pub fn conv2d(
     stride: usize,
     padding: [usize; 4],
 ) -> Tensor<4> {
-    let bias = b.map(|b| b.tensor(&x));
-    let y = kernels::conv2d(x.clone(), w.base_tensor(&x), bias, [stride; 2], padding);
+    let (base, bias) = (w.base_tensor(&x), b.map(|b| b.tensor(&x)));
+    if w.added().is_empty() {
+        return kernels::conv2d(x, base, bias, [stride; 2], padding);
+    }
+    let y = kernels::conv2d(x.clone(), base, bias, [stride; 2], padding);
     w.added().iter().fold(y, |y, added| {
         let (down, mid, up) = added.factors.factors();
         // A factor that is a matrix is a convolution of one pixel.
