@@ -182,6 +182,16 @@ FOLDERS = {
         "attn_norm_num_groups": 4, "down_block_types": ["AttnDownBlock2D"], "up_block_types": ["UpBlock2D"],
         "norm_num_groups": 2, "layers_per_block": 2, "num_class_embeds": 3,
     }, {"sample": (1, 3, 5, 7), "timestep": [999], "class_labels": [2]}),
+    "folder_unet2d_resnet_blocks": ("unet", "UNet2DModel", {
+        **UNET, "block_out_channels": [8, 8], "down_block_types": ["ResnetDownsampleBlock2D", "AttnDownBlock2D"],
+        "up_block_types": ["AttnUpBlock2D", "ResnetUpsampleBlock2D"], "upsample_type": "resnet", "attention_head_dim": 4,
+        "downsample_type": "resnet", "resnet_time_scale_shift": "scale_shift", "num_class_embeds": 3,
+    }, {"sample": (2, 3, 8, 8), "timestep": [0.5], "class_labels": [2, 0]}),
+    "folder_unet2d_condition_resnet_blocks": ("unet", "UNet2DConditionModel", {
+        **COND, "block_out_channels": [8, 8, 8], "attention_head_dim": [2, 4, 8], "resnet_out_scale_factor": 2.0,
+        "down_block_types": ["ResnetDownsampleBlock2D", "CrossAttnDownBlock2D", "AttnDownBlock2D"],
+        "up_block_types": ["AttnUpBlock2D", "ResnetUpsampleBlock2D", "AttnUpBlock2D"], "resnet_skip_time_act": True,
+    }, {"sample": (1, 4, 8, 8), "timestep": [77], "encoder_hidden_states": (1, 3, 12)}),
     "folder_unet2d_condition_inpaint": ("unet", "UNet2DConditionModel", {
         **COND, "in_channels": 9, "class_embed_type": "projection", "projection_class_embeddings_input_dim": 7,
         "class_embeddings_concat": True, "conv_in_kernel": 1, "conv_out_kernel": 5, "attention_head_dim": [3, 2],
@@ -230,6 +240,10 @@ FOLDERS = {
     "folder_autoencoder_kl_decoder": ("vae-decoder", "AutoencoderKL", {
         **VAE, "latent_channels": 16, "act_fn": "relu", "out_channels": 4, "mid_block_add_attention": False,
     }, {"latents": (2, 16, 3, 5)}),
+    "folder_autoencoder_kl_attention": ("vae-encoder", "AutoencoderKL", {
+        **VAE, "down_block_types": ["AttnDownEncoderBlock2D", "DownEncoderBlock2D"], "act_fn": "gelu",
+        "block_out_channels": [4, 8], "up_block_types": ["AttnUpDecoderBlock2D", "UpDecoderBlock2D"],
+    }, {"sample": (1, 3, 6, 8)}),
     "folder_autoencoder_tiny_encoder": ("vae-encoder", "AutoencoderTiny", {**TINY}, {"sample": (2, 3, 13, 18)}),
     "folder_autoencoder_tiny_decoder": ("vae-decoder", "AutoencoderTiny", {**TINY}, {"latents": (2, 4, 3, 5)}),
     "folder_autoencoder_tiny_other": ("vae-decoder", "AutoencoderTiny", {
