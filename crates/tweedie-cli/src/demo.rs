@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use serde_json::json;
-use tweedie::engine::{Engine, Generated, Model, generate};
+use tweedie::engine::{Engine, Generated, Model};
 use tweedie::hub::builtin;
 use tweedie::media::{Panel, Sheet, encode_png};
 use tweedie::spec::Spec;
@@ -53,7 +53,7 @@ pub(crate) fn run(engine: &Engine, out: &Path, quiet: bool) -> Result<()> {
             let offset = bar.position();
             let inner = progress::bar(0, "", true);
             let mut watcher = Watcher::new(inner, stop.clone(), None);
-            let made = generate(engine, &model, &work.spec, None, &mut watcher)?;
+            let made = engine.generate(&model, &work.spec, &mut watcher)?;
             bar.set_position(offset + (work.spec.count * STEPS) as u64);
             panels.extend(work.panels(&model, &made));
         }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::json;
-use tweedie::engine::{KINDS, built_with, devices};
+use tweedie::engine::{KINDS, built_with, bytes, devices};
 
 use crate::output;
 
@@ -22,8 +22,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     for device in &found {
-        let memory = device.memory.map(|m| format!(", {}", output::bytes(m))).unwrap_or_default();
-        let free = device.available.map(|m| format!(" ({} free)", output::bytes(m)));
+        let memory = device.memory.map(|m| format!(", {}", bytes(m))).unwrap_or_default();
+        let free = device.available.map(|m| format!(" ({} free)", bytes(m)));
         output::say(&format!(
             "{:10} {}{memory}{}",
             device.name,

@@ -5,16 +5,15 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
-use sha2::{Digest, Sha256};
-use tweedie::engine::{Engine, Generated, Model, Noises, RECORD, generate, instruction_set};
-use tweedie::hub::{Dtype, Output, TensorFile, write_safetensors};
-use tweedie::media::{Panel, Sheet, decode_texts, encode_png};
+use tweedie::engine::{Engine, Generated, Model, Needs, Noises, generate, instruction_set, source};
+use tweedie::hub::{Dtype, Opened, Output, TensorFile, write_safetensors};
+use tweedie::media::{Format, Panel, RECORD, Sheet, decode_texts, encode_png};
 use tweedie::noise::Rng;
 use tweedie::prompt::Emphasis;
-use tweedie::spec::{Limits, NoiseFile, Spec, resolve_grid, resolve_sampler};
+use tweedie::spec::{Limits, Spec, resolve_grid, resolve_sampler};
 
 use crate::progress::{self, Watcher};
-use crate::{adapt, demo, output};
+use crate::{adapt, aliases, demo, output, parts, task};
 
 /// Make pictures.
 ///
@@ -29,15 +28,30 @@ use crate::{adapt, demo, output};
 /// other programs use are understood ("DPM++ 2M Karras", `dpmpp_2m`, `k_euler_a`). `tweedie methods`
 /// lists them all with their settings.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, after_long_help = aliases::help())]
 pub(crate) struct Args {
     /// What the pictures should be of: a caption, or the name of a class.
     prompt: Option<String>,
-    /// The model: `builtin:NAME` or a folder in the layout of diffusers.
-    #[arg(short, long, value_name = "NAME|DIR")]
+    /// The prompt, as an argument with a name.
+    #[arg(
+        short,
+        long = "prompt-text",
+        visible_alias = "prompt",
+        value_name = "PROMPT",
+        conflicts_with = "prompt"
+    )]
+    prompt_text: Option<String>,
+    /// The model: `builtin:NAME`, a folder in the layout of diffusers, a single file of weights, or
+    /// `org/name` in the local Hugging Face cache.
+    #[arg(short, long, value_name = "NAME|DIR|FILE")]
     model: Option<String>,
+    #[command(flatten)]
+    parts: parts::PartArgs,
+    /// Run even where the machine seems to lack the memory.
+    #[arg(long)]
+    force: bool,
     /// What the pictures should not be of.
-    #[arg(short, long)]
+    #[arg(short, long, visible_alias = "negative-prompt")]
     negative: Option<String>,
     /// Which layer of the text encoder to take, counted from the last, which is 1; the model's own
     /// where nothing is said.
@@ -52,7 +66,7 @@ pub(crate) struct Args {
     #[arg(long, value_delimiter = ',', value_name = "N,...")]
     class: Vec<i64>,
     /// How to step from noise to picture; the model's own where nothing is said.
-    #[arg(short, long)]
+    #[arg(long, visible_alias = "sampling-method")]
     sampler: Option<String>,
     /// Which levels to stop at; the model's own where nothing is said.
     #[arg(short, long, visible_alias = "scheduler")]
@@ -70,24 +84,38 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TAP")]
     tap: Vec<String>,
     /// The seed of the first picture; picture k has seed + k.
-    #[arg(long)]
+    #[arg(short, long)]
     seed: Option<u64>,
     /// Whose numbers the seed stands for: `tweedie`, or those of torch (diffusers, A1111) on a CPU,
     /// `torch-cpu`, or a GPU, `torch-cuda`.
     #[arg(long, value_name = "NAME")]
     rng: Option<String>,
     /// How many pictures.
-    #[arg(short, long)]
+    #[arg(short, long, visible_short_alias = 'b', visible_alias = "batch-count")]
     count: Option<usize>,
     /// How many pictures go through the network at once; changes the speed and no picture.
-    #[arg(short, long)]
-    batch: Option<usize>,
-    /// Width in pixels.
     #[arg(long)]
+    batch: Option<usize>,
+    /// Width and height in pixels; the model's own where nothing is said.
+    #[arg(long, value_name = "WxH", value_parser = size, conflicts_with_all = ["width", "height"])]
+    size: Option<(usize, usize)>,
+    /// Width in pixels.
+    #[arg(short = 'W', long)]
     width: Option<usize>,
     /// Height in pixels.
-    #[arg(long)]
+    #[arg(short = 'H', long)]
     height: Option<usize>,
+    /// How the autoencoder works: `off`, as a whole; a number, by tiles of that many pixels a side,
+    /// which takes less memory and more time; `auto`, by tiles of 512 above 1.5 megapixels.
+    #[arg(long, visible_alias = "vae-tile-size", value_name = "auto|off|N", value_parser = vae_tile, default_value = "auto")]
+    vae_tile: Tiling,
+    /// The same as `--vae-tile 512`.
+    #[arg(long, conflicts_with = "vae_tile")]
+    vae_tiling: bool,
+    #[command(flatten)]
+    task: task::Args,
+    #[command(flatten)]
+    controls: task::Controls,
     /// Threads; as many as there are cores where nothing is said. Changes no picture.
     #[arg(short, long, default_value_t = 0, hide_default_value = true)]
     threads: usize,
@@ -101,11 +129,14 @@ pub(crate) struct Args {
     /// Where to save what the sampler ends with, before any decoder, as a safetensors file.
     #[arg(long, value_name = "FILE")]
     save_latents: Option<PathBuf>,
-    /// Where to write: a file `NAME.png` for one picture, a folder for several.
-    #[arg(short, long, default_value = "out", value_name = "DIR|FILE.png")]
+    /// Where to write: a file for one picture, whose ending says the format, or a folder.
+    #[arg(short, long, visible_alias = "output", default_value = "out", value_name = "DIR|FILE")]
     out: PathBuf,
-    /// Repeat the picture of this PNG file, from the record in it.
-    #[arg(long, value_name = "FILE.png", conflicts_with_all = ["prompt", "sampler", "grid", "steps", "seed", "count", "negative", "class", "clip_skip", "emphasis"])]
+    /// The format: `png`, `jpeg` or `webp`; each carries the record of how it was made.
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<Format>,
+    /// Repeat the picture of this file, from the record in it.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "sampler", "grid", "steps", "seed", "count", "negative", "class", "prompt_text", "size", "width", "height", "guidance", "guide", "tap", "clip_skip", "emphasis"])]
     from: Option<PathBuf>,
     /// Print a report as JSON on standard output and nothing else.
     #[arg(long)]
@@ -119,6 +150,8 @@ impl Args {
     /// Whether nothing was asked for in particular.
     fn bare(&self) -> bool {
         self.prompt.is_none()
+            && self.prompt_text.is_none()
+            && !self.task.is_given()
             && self.model.is_none()
             && self.from.is_none()
             && self.class.is_empty()
@@ -138,21 +171,30 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(batch) = args.batch {
         spec.batch = batch;
     }
-    let noise = noises(args, &mut spec)?;
+    if args.from.is_none() {
+        spec.vae_tile = if args.vae_tiling { Some(Spec::TILE) } else { args.vae_tile.0 };
+    }
+    let mut inputs = args.task.read(&mut spec, args.from.as_deref())?;
+    inputs.controls = args.controls.read(&engine, &mut spec, args.from.as_deref())?;
+    inputs.noise = noises(args, &mut spec)?;
     spec.validate(&Limits::default())?;
-    let model = args.adapters.put(engine.open(&name)?, &mut spec)?;
+    let opened = args.parts.of(&name).open()?;
+    let needs = measured(args, &mut spec, &opened)?;
+    let mut model = args.adapters.put(engine.open_folder(opened.folder)?, &mut spec)?;
     if args.from.is_some() {
         announce(&spec);
     }
     complete(&mut spec, &model, args)?;
-    let target = Target::new(&args.out, spec.count)?;
+    inputs.texts = engine.encode(&model, &spec)?;
+    model.release_text();
+    let target = Target::new(args, spec.count)?;
     let stop = progress::stop_flag()?;
     let evaluations = (spec.count * spec.steps) as u64;
     let bar = progress::bar(evaluations, "steps", args.json);
     bar.set_message(model.name.clone());
     let preview = args.preview.then(|| (target.folder.join("preview.png"), &model));
     let mut watcher = Watcher::new(bar.clone(), stop, preview);
-    let made = generate(&engine, &model, &spec, noise.as_ref(), &mut watcher);
+    let made = generate(&engine, &model, &spec, &inputs, &mut watcher);
     bar.finish_and_clear();
     let made = made.inspect_err(|_| target.take_back())?;
     let files = save(&target, &spec, &model, &made)?;
@@ -166,6 +208,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "seconds": time.as_secs_f64(),
             "evaluations": made.cost.forward,
             "classes": made.classes,
+            "memory": needs,
             "spec": made.spec,
         });
         output::say(&serde_json::to_string_pretty(&report)?);
@@ -187,22 +230,22 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// The spec that the arguments ask for, and the model to open.
 fn asked(args: &Args) -> Result<(String, Spec)> {
     let name = args.model.clone().unwrap_or_else(|| "builtin:shapes".to_owned());
+    let (width, height) = args.size.unzip();
     let mut spec = Spec {
-        prompt: args.prompt.clone().unwrap_or_default(),
+        prompt: args.prompt.clone().or_else(|| args.prompt_text.clone()).unwrap_or_default(),
         negative: args.negative.clone().unwrap_or_default(),
         clip_skip: args.clip_skip,
         classes: args.class.clone(),
         seed: args.seed.unwrap_or_default(),
         count: args.count.unwrap_or(1),
         guidance: args.guidance,
-        width: args.width,
-        height: args.height,
+        width: width.or(args.width),
+        height: height.or(args.height),
         ..Spec::default()
     };
     if let Some(rng) = &args.rng {
         spec.rng = Rng::find(rng)?;
     }
-    spec.batch = spec.count.clamp(1, 8);
     if let Some(steps) = args.steps {
         spec.steps = steps;
     }
@@ -256,6 +299,28 @@ fn announce(spec: &Spec) {
     }
 }
 
+/// What the run will need of memory; chooses the batch by it where nothing was said, and refuses
+/// what the machine does not have.
+fn measured(args: &Args, spec: &mut Spec, opened: &Opened) -> Result<Needs> {
+    for note in &opened.notes {
+        output::warn(note);
+    }
+    if opened.folder.components().any(|c| c == "safety_checker") {
+        output::warn("the model's safety_checker is not run: this program does not judge pictures");
+    }
+    let needs = Needs::of(&opened.folder, spec)?;
+    if args.batch.is_none() {
+        spec.batch = needs.batch().min(spec.count);
+    }
+    if !args.json {
+        output::warn(&format!("memory: {needs}"));
+    }
+    if !args.force {
+        needs.check(spec.batch).context("--force runs it all the same")?;
+    }
+    Ok(needs)
+}
+
 /// Puts in what only the model knows.
 fn complete(spec: &mut Spec, model: &Model, args: &Args) -> Result<()> {
     if args.from.is_some() {
@@ -285,14 +350,13 @@ fn noises(args: &Args, spec: &mut Spec) -> Result<Option<Noises>> {
         return Ok(None);
     };
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-    let hash: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+    let file = source(path, &bytes);
     if let Some(noise) = &spec.noise
-        && noise.hash != hash
+        && noise.hash != file.hash
     {
         bail!("{}: not the noise that the picture was made from", path.display());
     }
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    spec.noise = Some(NoiseFile { name, hash });
+    spec.noise = Some(file);
     let file = TensorFile::from_bytes(bytes, path.clone())?;
     let names: Vec<String> = file.names().map(str::to_owned).collect();
     let [tensor] = names.as_slice() else {
@@ -308,17 +372,49 @@ fn noises(args: &Args, spec: &mut Spec) -> Result<Option<Noises>> {
     Ok(Some(Noises { shape, values: file.read_f32(tensor)? }))
 }
 
+/// What `--vae-tile` asks for.
+#[derive(Clone, Copy, Debug)]
+struct Tiling(Option<usize>);
+
+fn vae_tile(text: &str) -> Result<Tiling, String> {
+    Ok(Tiling(match text {
+        "auto" => None,
+        "off" => Some(0),
+        number => match number.parse() {
+            Ok(side @ 1..) => Some(side),
+            _ => return Err(format!("`{text}`: wanted auto, off or pixels a side")),
+        },
+    }))
+}
+
+/// A size as people write it: `512x768`.
+fn size(text: &str) -> Result<(usize, usize), String> {
+    let sides = text.split_once(['x', 'X', '*']);
+    let sides = sides.and_then(|(w, h)| Some((w.trim().parse().ok()?, h.trim().parse().ok()?)));
+    sides.ok_or_else(|| format!("`{text}`: wanted WIDTHxHEIGHT, as in 512x768"))
+}
+
 /// Where pictures go.
 struct Target {
     folder: PathBuf,
     file: Option<PathBuf>,
+    format: Format,
     /// Whether the folder is new.
     new: bool,
 }
 
 impl Target {
-    fn new(out: &Path, count: usize) -> Result<Self> {
-        let is_file = out.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"));
+    fn new(args: &Args, count: usize) -> Result<Self> {
+        let out = args.out.as_path();
+        let ending = out.extension().map(|e| e.to_string_lossy().into_owned());
+        let by_name = ending.as_deref().and_then(Format::of_extension);
+        let is_file = by_name.is_some();
+        if let (Some(asked), Some(by_name)) = (args.format, by_name)
+            && asked != by_name
+        {
+            bail!("--out {}: its ending says {by_name}, --format says {asked}", out.display());
+        }
+        let format = args.format.or(by_name).unwrap_or_default();
         if is_file && count > 1 {
             bail!("--out {}: one file for {count} pictures; give a folder", out.display());
         }
@@ -332,7 +428,7 @@ impl Target {
         let probe = folder.join(".tweedie-probe");
         output::write(&probe, b"")?;
         std::fs::remove_file(&probe).with_context(|| probe.display().to_string())?;
-        Ok(Self { folder, file: is_file.then(|| out.to_owned()), new })
+        Ok(Self { folder, file: is_file.then(|| out.to_owned()), format, new })
     }
 }
 
@@ -345,16 +441,17 @@ impl Target {
     }
 }
 
-/// One PNG a picture, and a sheet of all where there are several.
+/// One file a picture, and a sheet of all where there are several.
 fn save(target: &Target, spec: &Spec, model: &Model, made: &Generated) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
+    let ending = target.format.extension();
     for k in 0..spec.count {
         let one = made.spec_of(k);
         let path = match &target.file {
             Some(file) => file.clone(),
-            None => target.folder.join(format!("{}-{}.png", plain(&one.model), one.seed)),
+            None => target.folder.join(format!("{}-{}.{ending}", plain(&one.model), one.seed)),
         };
-        output::write(&path, &made.encode(model, k)?)?;
+        output::write(&path, &made.encode(model, k, target.format)?)?;
         files.push(path);
     }
     if spec.count > 1 {

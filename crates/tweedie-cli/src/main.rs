@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod adapt;
+mod aliases;
 mod convert;
 mod data;
 mod demo;
@@ -17,6 +18,7 @@ mod methods;
 mod output;
 mod parts;
 mod progress;
+mod task;
 mod train;
 
 /// An engine for diffusion models: opens the models that people have, and combines published

@@ -39,12 +39,3 @@ pub(crate) fn seconds(time: std::time::Duration) -> String {
         format!("{} min {:02} s", s as u64 / 60, s as u64 % 60)
     }
 }
-
-/// Bytes as people read them.
-pub(crate) fn bytes(count: u64) -> String {
-    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match UNITS.into_iter().find(|(size, _)| count >= *size) {
-        Some((size, unit)) => format!("{:.1} {unit}", count as f64 / size as f64),
-        None => format!("{count} B"),
-    }
-}

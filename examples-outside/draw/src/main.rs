@@ -1,6 +1,7 @@
 //! Draws two pictures at once from one loaded model, with progress.
 
 use tweedie::engine::{Cancel, Engine, Stage};
+use tweedie::media::Format;
 use tweedie::spec::Spec;
 
 fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -14,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
             std::ops::ControlFlow::Continue(())
         });
         let made = engine.generate(&model, &spec, &mut watch)?;
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(made.encode(&model, 0)?)
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(made.encode(&model, 0, Format::Png)?)
     };
     let both = std::thread::scope(|scope| {
         [("bag", 1), ("coat", 2)].map(|(w, s)| scope.spawn(move || draw(w, s))).map(|t| t.join())

@@ -40,7 +40,7 @@ fn scheduler() -> SchedulerConfig {
 }
 
 /// A class-conditional model over 8x8 pixels.
-fn pixels(folder: &Path) -> PathBuf {
+pub(crate) fn pixels(folder: &Path) -> PathBuf {
     let config: UNet2DConfig = config(json!({
         "sample_size": 8, "in_channels": 1, "out_channels": 1, "num_class_embeds": 4,
         "block_out_channels": [8, 16], "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
@@ -63,11 +63,16 @@ fn pixels(folder: &Path) -> PathBuf {
 
 /// A Stable Diffusion in miniature: 4x4 latents of 8x8 pictures.
 pub(crate) fn latents(folder: &Path) -> PathBuf {
+    latents_of(folder, 4)
+}
+
+/// The same, whose network sees further channels beside the four of the state.
+pub(crate) fn latents_of(folder: &Path, channels: usize) -> PathBuf {
     let device = Device::flex();
     let vocabulary = ClipVocabulary::from_words(["red", "circle", "blue", "square", "a"]).unwrap();
     let [_, end] = vocabulary.special();
     let unet: UNet2DConditionConfig = config(json!({
-        "sample_size": 4, "in_channels": 4, "out_channels": 4, "cross_attention_dim": 16,
+        "sample_size": 4, "in_channels": channels, "out_channels": 4, "cross_attention_dim": 16,
         "block_out_channels": [8, 16], "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
         "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"], "layers_per_block": 1,
         "norm_num_groups": 4, "attention_head_dim": 2,
@@ -87,7 +92,7 @@ pub(crate) fn latents(folder: &Path) -> PathBuf {
         drawn(AutoencoderKl::new(vae.clone(), &device).unwrap()),
         drawn(ClipText::new(text.clone(), &device).unwrap()),
     );
-    let place = folder.join("latents");
+    let place = folder.join(format!("latents-{channels}"));
     ModelFolder::new("StableDiffusionPipeline")
         .network("unet", &unet, outputs(&networks.0, Dtype::F16))
         .unwrap()

@@ -8,3 +8,5 @@ mod command;
 mod convert;
 #[cfg(test)]
 mod forward;
+#[cfg(test)]
+mod tasks;

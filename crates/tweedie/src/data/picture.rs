@@ -1,4 +1,4 @@
-//! One PNG or JPEG picture, decoded within limits.
+//! One PNG, JPEG or WebP picture, decoded within limits.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -65,7 +65,7 @@ impl Target {
 /// Reads one picture as a set of one, turned as its EXIF orientation says.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read; [`Error::Format`] if it is not a PNG or JPEG, is
+/// [`Error::Io`] if the file cannot be read; [`Error::Format`] if it is no PNG, JPEG or WebP, is
 /// damaged or beyond the limits; [`Error::Setting`] if the target makes no sense.
 pub fn read(file: &Path, target: &Target, limits: &Limits) -> Result<Images> {
     target.check(limits)?;
@@ -174,7 +174,7 @@ where
 fn damaged(file: &Path, error: &ImageError) -> Error {
     let why = match error {
         ImageError::Limits(_) => format!("is beyond the limits for pictures: {error}"),
-        ImageError::Unsupported(_) => format!("is not a PNG or JPEG that can be read: {error}"),
+        ImageError::Unsupported(_) => format!("is no PNG, JPEG or WebP that can be read: {error}"),
         _ => format!("cannot be decoded: {error}"),
     };
     Error::format(file, "", why)
@@ -239,7 +239,7 @@ mod tests {
         }
         std::fs::write(&path, "plainly not a picture").unwrap();
         let said = brought_to(&path, None).unwrap_err().to_string();
-        assert!(said.contains("is not a PNG or JPEG"), "{said}");
+        assert!(said.contains("is no PNG, JPEG or WebP"), "{said}");
         assert!(matches!(brought_to(&dir.path().join("none"), None), Err(Error::Io { .. })));
         assert!(brought_to(&path, Some((0, 4))).unwrap_err().to_string().contains("`size`: 4x0"));
         let four = Target { size: None, channels: 4 };

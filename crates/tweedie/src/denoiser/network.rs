@@ -39,6 +39,11 @@ pub trait Network: Parameters + Send + Sync {
         Asks::default()
     }
 
+    /// What height and width of its input must be multiples of.
+    fn multiple(&self) -> usize {
+        1
+    }
+
     /// The natural shape of one input, batch left out, where the network fixes it.
     fn sample_shape(&self) -> Option<Vec<usize>> {
         None

@@ -130,7 +130,7 @@ pub fn wanted(class: &str, config: &Map<String, Value>) -> Option<Result<Vec<Wan
 
 /// Up to so many bytes of 16-bit weights are widened once and kept; the weights of larger networks are
 /// widened each time that they are used, so that a model takes the memory of its file.
-const EXPANDED: usize = 64 << 20;
+pub(super) const EXPANDED: usize = 64 << 20;
 
 /// Loads and prepares a network.
 fn loaded<T: Parameters>(mut network: T, component: &Component) -> Result<T> {

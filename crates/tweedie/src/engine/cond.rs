@@ -52,7 +52,8 @@ fn class_named(classes: &Classes, name: &str) -> Result<i64> {
 }
 
 /// The encoded prompts of a run: what the pictures should be of, in turn, and what not.
-pub(super) struct Texts {
+#[derive(Clone, Debug)]
+pub struct Texts {
     positive: Vec<EncodedPrompt>,
     negative: EncodedPrompt,
 }

@@ -8,7 +8,7 @@ use crate::data::Images;
 use crate::data::shapes::{Asked, Caption, Picture, Scene, Split, score};
 use crate::engine::generate::{generate, generate_each};
 use crate::engine::watch::Watch;
-use crate::engine::{Engine, Model};
+use crate::engine::{Engine, Inputs, Model};
 use crate::error::{Error, Result};
 use crate::eval::accuracy::{Confusion, proportion};
 use crate::eval::frechet::frechet;
@@ -98,7 +98,7 @@ pub fn evaluate_classes(
     [train, test]: [&Images; 2],
     watch: &mut dyn Watch,
 ) -> Result<Report> {
-    let made = generate(engine, model, spec, None, watch)?;
+    let made = generate(engine, model, spec, &Inputs::default(), watch)?;
     engine.install(|| {
         let asked: Vec<u32> = made.classes.iter().flatten().map(|&c| c as u32).collect();
         let (_, found) = judge.look(&made.images)?;

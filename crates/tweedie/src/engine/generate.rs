@@ -1,30 +1,27 @@
 //! Runs a spec on a model.
 
-use burn::tensor::{Tensor, TensorData};
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
 
 use crate::data::Images;
 use crate::denoiser::Cost;
 use crate::engine::Engine;
+use crate::engine::autoencode::{decoded, pixels};
 use crate::engine::cond::{Texts, classes_of, condition};
+use crate::engine::inputs::{Inputs, Noises};
 use crate::engine::open::Model;
 use crate::engine::sizes;
-use crate::engine::watch::{Forward, Watch};
+use crate::engine::task::Plan;
+use crate::engine::watch::{Forward, Unwatching, Watch};
 use crate::error::{Error, Result};
-use crate::noise::{DrawnAs, Recorded};
+use crate::model::{Control, Controlled};
+use crate::noise::DrawnAs;
 use crate::process::Process;
 use crate::run::{Parts, Run};
 use crate::spec::Spec;
 use crate::state::State;
 use crate::{grid, guide, process, sampler, tap};
-
-/// Initial noise from elsewhere: `[count, channels, height, width]` standard normal numbers.
-#[derive(Clone, Debug)]
-pub struct Noises {
-    /// Its shape.
-    pub shape: [usize; 4],
-    /// The numbers, row-major.
-    pub values: Vec<f32>,
-}
 
 /// What came out.
 #[derive(Clone, Debug)]
@@ -53,10 +50,10 @@ pub fn generate(
     engine: &Engine,
     model: &Model,
     spec: &Spec,
-    noises: Option<&Noises>,
+    inputs: &Inputs,
     watch: &mut dyn Watch,
 ) -> Result<Generated> {
-    engine.install(|| inside(engine, model, spec, &[], noises, watch))
+    engine.install(|| inside(engine, model, spec, &[], inputs, watch))
 }
 
 /// As [`generate`], with a prompt of its own for each picture: picture `k` is of
@@ -72,7 +69,7 @@ pub fn generate_each(
     prompts: &[String],
     watch: &mut dyn Watch,
 ) -> Result<Generated> {
-    engine.install(|| inside(engine, model, spec, prompts, None, watch))
+    engine.install(|| inside(engine, model, spec, prompts, &Inputs::default(), watch))
 }
 
 /// A state on its way as pictures, for previews.
@@ -81,7 +78,8 @@ pub fn generate_each(
 ///
 /// What the decoder says.
 pub fn preview(model: &Model, x0: &State) -> Result<Images> {
-    let shown = decoded(model, x0.view::<4>()?.narrow(0, 0, 1))?;
+    let one = x0.view::<4>()?.narrow(0, 0, 1);
+    let shown = decoded(model, &Spec::default(), one, &mut Unwatching)?;
     let shape = shown.dims();
     let values = shown.into_data_as::<f32>();
     let values: Vec<f32> = values.iter::<f32>().map(|v| if v.is_nan() { 0.0 } else { v }).collect();
@@ -93,101 +91,154 @@ fn inside(
     model: &Model,
     spec: &Spec,
     prompts: &[String],
-    noises: Option<&Noises>,
+    inputs: &Inputs,
     watch: &mut dyn Watch,
 ) -> Result<Generated> {
-    let [channels, height, width] = sample_shape(model, spec)?;
-    check_noises(noises, [spec.count, channels, height, width])?;
+    let spec = &model.completed(spec);
+    let plan = Plan::new(model, spec, inputs)?;
+    let [channels, height, width] = plan.shape;
+    check_noises(inputs.noise.as_ref(), [spec.count, channels, height, width])?;
     let process = spec.process.as_ref().unwrap_or(&model.process);
     let process: Box<dyn Process> =
         process.make(process::entries(), crate::catalog::Seam::Process)?;
     let classes = classes_of(model, spec)?;
-    let texts = Texts::encode(model, spec, prompts)?;
+    let texts = match &inputs.texts {
+        Some(texts) => Some(texts.clone()),
+        None => Texts::encode(model, spec, prompts)?,
+    };
     let mut denoiser = model.denoiser.clone();
     if let Some(prediction) = spec.prediction {
         denoiser.scaling = crate::denoiser::Scaling::Predict(prediction);
     }
-    let mut latents: Vec<f32> = Vec::new();
-    let mut pixels: Vec<f32> = Vec::new();
-    let mut picture = [0; 3];
-    let mut cost = Cost::default();
+    if !inputs.controls.is_empty() {
+        let strengths = spec.task.controls.iter().map(|c| c.strength);
+        let controls = inputs.controls.iter().zip(strengths);
+        let controls =
+            controls.map(|(c, scale)| Control { scale, ..Control::new(c.network.clone()) });
+        let controlled = Controlled::new(denoiser.network.clone(), controls.collect())?;
+        denoiser.network = Arc::new(controlled);
+    }
+    let mut out = Out::default();
     let batch = spec.batch.clamp(1, spec.count);
     for first in (0..spec.count).step_by(batch) {
         let last = (first + batch).min(spec.count);
-        let rows = last - first;
-        let mut cond = condition(model, texts.as_ref(), classes.as_deref(), first, last)?;
-        let size = [height, width].map(|side| side * model.scale());
-        sizes::tell(&mut cond, &*model.denoiser.network, size)?;
-        let mut parts = parts(model, &denoiser, spec, process.as_ref(), cond, first, last)?;
-        let like = State::new(Tensor::<4>::zeros([rows, channels, height, width], engine.device()));
-        let run = match noises {
-            None => Run::from_prior(parts, &like)?,
-            Some(noises) => {
-                let size = channels * height * width;
-                let part = noises.values[first * size..last * size].to_vec();
-                let data = TensorData::new(part, [rows, channels, height, width]);
-                let start = State::new(Tensor::<4>::from_data(data, engine.device()));
-                let mut tape = Recorded::new(vec![start]);
-                let level = parts.levels[0];
-                // The seed's first draw is skipped, so that later ones are those of a plain run.
-                parts.noise.draw(&like)?;
-                let x = process.prior(&like, None, level, &mut tape)?;
-                Run::new(parts, x)?
+        let cond = condition(model, texts.as_ref(), classes.as_deref(), first, last)?;
+        let parts = parts_of(model, &denoiser, spec, process.as_ref(), cond.clone(), first, last)?;
+        let given = inputs.noise.as_ref().map(|noise| noise.rows(first, last, engine.device()));
+        let mut observer = Forward { watch, first, batch: last - first, count: spec.count };
+        let mut x = walk(model, &plan, parts, given, &mut observer, &mut out.cost)?;
+        if let Some(upscale) = spec.task.upscale {
+            let mut passes = Vec::with_capacity(last - first);
+            for row in 0..last - first {
+                // One picture at a time: each has a plan of its own.
+                let one = x.clone().narrow(0, row, 1);
+                let shown = decoded(model, spec, one, observer.watch)?;
+                let plan = enlarged(model, spec, inputs, shown, upscale.factor)?;
+                let (k, cond) = (first + row, cond.select(&[row]));
+                let mut parts = parts_of(model, &denoiser, spec, process.as_ref(), cond, k, k + 1)?;
+                // The first pass has had the seed's own draws.
+                parts.noise = parts.noise.fork(SECOND_PASS);
+                let mut observer =
+                    Forward { watch: observer.watch, first: k, batch: 1, count: spec.count };
+                passes.push(walk(model, &plan, parts, None, &mut observer, &mut out.cost)?);
             }
-        };
-        let mut observer = Forward { watch, first, batch: rows, count: spec.count };
-        let (x, spent) = run.finish(&mut observer)?;
-        cost.forward += spent.forward;
-        cost.backward += spent.backward;
-        let x: Tensor<4> = x.view()?;
-        latents.extend(x.clone().into_data_as::<f32>().iter::<f32>());
+            x = Tensor::cat(passes, 0);
+        }
+        out.add(model, spec, x, watch)?;
+    }
+    out.finish(spec, classes)
+}
+
+/// The stream of a second pass.
+const SECOND_PASS: u64 = 2;
+
+/// Walks one batch from where its plan starts it.
+fn walk(
+    model: &Model,
+    plan: &Plan,
+    mut parts: Parts<'_>,
+    given: Option<State>,
+    observer: &mut Forward<'_>,
+    cost: &mut Cost,
+) -> Result<Tensor<4>> {
+    let [channels, height, width] = plan.shape;
+    let shape = [parts.requests.len(), channels, height, width];
+    let like = State::new(Tensor::<4>::zeros(shape, model.device()));
+    let size = [height, width].map(|side| side * model.scale());
+    sizes::tell(&mut parts.cond, &*model.denoiser.network, size)?;
+    let (x, first) = plan.start(model, &mut parts, &like, given)?;
+    let (x, spent) = Run::starting_at(parts, x, first)?.finish(observer)?;
+    cost.forward += spent.forward;
+    cost.backward += spent.backward;
+    x.view()
+}
+
+/// The plan of a second pass over a picture in -1..1, `[1, channels, height, width]`.
+fn enlarged(
+    model: &Model,
+    spec: &Spec,
+    inputs: &Inputs,
+    shown: Tensor<4>,
+    factor: f64,
+) -> Result<Plan> {
+    let [_, channels, height, width] = shown.dims();
+    let unit = model.multiple();
+    let side = |pixels: usize| {
+        let wanted = (pixels as f64 * factor / unit as f64).round() as usize;
+        wanted.max(1) * unit
+    };
+    let values: Vec<f32> = shown.into_data_as::<f32>().iter::<f32>().collect();
+    let picture = Images::from_f32([1, channels, height, width], &values)?;
+    let pixels = pixels(model, &picture, [side(height), side(width)])?;
+    Plan::second(model, spec, inputs, &pixels)
+}
+
+/// What the batches add up to.
+#[derive(Default)]
+struct Out {
+    latents: Vec<f32>,
+    pixels: Vec<f32>,
+    latent: [usize; 3],
+    picture: [usize; 3],
+    cost: Cost,
+}
+
+impl Out {
+    /// Decodes what a batch ended with, one picture at a time: a decoder's memory is that of one.
+    fn add(
+        &mut self,
+        model: &Model,
+        spec: &Spec,
+        x: Tensor<4>,
+        watch: &mut dyn Watch,
+    ) -> Result<()> {
+        let [rows, channels, height, width] = x.dims();
+        self.latent = [channels, height, width];
+        self.latents.extend(x.clone().into_data_as::<f32>().iter::<f32>());
         for row in 0..rows {
-            // One picture at a time: a decoder's memory is that of one.
             if watch.evaluate().is_break() {
                 return Err(Error::Stopped);
             }
-            let one = x.clone().narrow(0, row, 1);
-            let shown = decoded(model, one)?;
-            picture = [shown.dims()[1], shown.dims()[2], shown.dims()[3]];
-            pixels.extend(shown.into_data_as::<f32>().iter::<f32>());
+            let shown = decoded(model, spec, x.clone().narrow(0, row, 1), watch)?;
+            self.picture = [shown.dims()[1], shown.dims()[2], shown.dims()[3]];
+            self.pixels.extend(shown.into_data_as::<f32>().iter::<f32>());
         }
+        Ok(())
     }
-    if let Some(bad) = pixels.iter().find(|v| !v.is_finite()) {
-        return Err(Error::NotFinite { what: format!("a pixel of the result ({bad})") });
-    }
-    let [c, h, w] = picture;
-    Ok(Generated {
-        images: Images::from_f32([spec.count, c, h, w], &pixels)?,
-        latents: Noises { shape: [spec.count, channels, height, width], values: latents },
-        classes,
-        cost,
-        spec: model.completed(spec),
-    })
-}
 
-/// Pictures in -1..1 from what the sampler ends with.
-///
-/// # Errors
-///
-/// What the decoder says.
-pub(crate) fn decoded(model: &Model, x: Tensor<4>) -> Result<Tensor<4>> {
-    match &model.decoder {
-        None => Ok(x),
-        Some(decoder) => decoder.decode(&decoder.of_unit(x)),
-    }
-}
-
-fn sample_shape(model: &Model, spec: &Spec) -> Result<[usize; 3]> {
-    let scale = model.scale();
-    let [channels, height, width] = model.shape;
-    let side = |asked: Option<usize>, own: usize, key: &str| match asked {
-        None => Ok(own),
-        Some(pixels) if pixels % scale == 0 && pixels > 0 => Ok(pixels / scale),
-        Some(pixels) => {
-            Err(Error::setting(key, format!("{pixels} is not a positive multiple of {scale}")))
+    fn finish(self, spec: &Spec, classes: Option<Vec<i64>>) -> Result<Generated> {
+        if let Some(bad) = self.pixels.iter().find(|v| !v.is_finite()) {
+            return Err(Error::NotFinite { what: format!("a pixel of the result ({bad})") });
         }
-    };
-    Ok([channels, side(spec.height, height, "height")?, side(spec.width, width, "width")?])
+        let ([c, h, w], [lc, lh, lw]) = (self.picture, self.latent);
+        Ok(Generated {
+            images: Images::from_f32([spec.count, c, h, w], &self.pixels)?,
+            latents: Noises { shape: [spec.count, lc, lh, lw], values: self.latents },
+            classes,
+            cost: self.cost,
+            spec: spec.clone(),
+        })
+    }
 }
 
 fn check_noises(noises: Option<&Noises>, wanted: [usize; 4]) -> Result<()> {
@@ -201,7 +252,7 @@ fn check_noises(noises: Option<&Noises>, wanted: [usize; 4]) -> Result<()> {
     }
 }
 
-fn parts<'m>(
+fn parts_of<'m>(
     model: &Model,
     denoiser: &'m crate::denoiser::NetworkDenoiser,
     spec: &Spec,

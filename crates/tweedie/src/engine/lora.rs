@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use burn::tensor::Device;
-
 use crate::engine::open::Model;
 use crate::error::{Error, Result};
 use crate::hub::lora::{Fitted, Modules, Update};
@@ -57,15 +55,6 @@ impl Model {
         modules
     }
 
-    /// The device of the network's weights.
-    fn device(&self) -> Device {
-        let mut device = None;
-        self.denoiser.network.each("", &mut |_, weight| {
-            device.get_or_insert_with(|| weight.device().clone());
-        });
-        device.unwrap_or_default()
-    }
-
     /// This model with LoRAs, each as strong as the number beside it.
     ///
     /// The weights themselves are shared: what a LoRA adds is computed as a path of its own beside
@@ -84,7 +73,7 @@ impl Model {
         if loras.is_empty() {
             return Ok((self.clone(), Vec::new()));
         }
-        let (modules, device) = (self.modules(), self.device());
+        let (modules, device) = (self.modules(), self.device().clone());
         let mut model = self.clone();
         let mut network = self.denoiser.network.copied().ok_or_else(|| {
             Error::unsupported(&self.name, "a network that can be copied, for a LoRA to act on")

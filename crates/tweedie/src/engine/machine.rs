@@ -6,11 +6,14 @@ use std::sync::{Mutex, PoisonError};
 use burn::tensor::Device;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use crate::engine::cond::Texts;
 use crate::engine::device;
 use crate::engine::generate::{Generated, generate};
+use crate::engine::inputs::Inputs;
 use crate::engine::open::Model;
 use crate::engine::watch::Watch;
 use crate::error::{Error, Result};
+use crate::hub::{Folder, Parts};
 use crate::spec::Spec;
 
 thread_local! {
@@ -91,22 +94,44 @@ impl Engine {
         result
     }
 
-    /// Opens `builtin:NAME`, or a model folder in the layout of diffusers.
+    /// Opens a model: `builtin:NAME`, a folder in the layout of diffusers, a single file of weights,
+    /// or `org/name` in the local Hugging Face cache. [`Parts`] takes components from elsewhere;
+    /// [`Engine::open_folder`] opens what it finds.
     ///
     /// # Errors
     ///
     /// What is missing, of another shape or unknown, with the file and the key.
     pub fn open(&self, name: &str) -> Result<Model> {
-        self.install(|| Model::open(name, &self.device))
+        self.open_folder(Parts::new(name).open()?.folder)
     }
 
-    /// Makes the pictures that a spec asks for; see [`generate`], which also takes initial noise.
+    /// Opens a model whose files are found already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::open`].
+    pub fn open_folder(&self, folder: Folder) -> Result<Model> {
+        self.install(|| Model::from_folder(folder, &self.device))
+    }
+
+    /// Encodes the prompts of a spec; `None` for models that take none. With the result in
+    /// [`crate::engine::Inputs::texts`] the text encoders can be released before the network runs, by
+    /// [`Model::release_text`].
+    ///
+    /// # Errors
+    ///
+    /// What the prompts and the encoders say.
+    pub fn encode(&self, model: &Model, spec: &Spec) -> Result<Option<Texts>> {
+        self.install(|| Texts::encode(model, spec, &[]))
+    }
+
+    /// Makes the pictures that a spec asks for; see [`generate`], which also takes pictures and noise.
     ///
     /// # Errors
     ///
     /// As [`generate`].
     pub fn generate(&self, model: &Model, spec: &Spec, watch: &mut dyn Watch) -> Result<Generated> {
-        generate(self, model, spec, None, watch)
+        generate(self, model, spec, &Inputs::default(), watch)
     }
 }
 

@@ -3,28 +3,34 @@
 //! This is the one place where the parts meet: the library's own entry point, and all that the
 //! command line and the server call.
 
+mod autoencode;
 mod component;
 mod cond;
 mod device;
 mod evaluate;
 mod forward;
 mod generate;
+mod inputs;
 mod lora;
 mod machine;
+mod memory;
 mod open;
 mod record;
 mod sizes;
+mod task;
 mod text;
 mod watch;
 
 pub use component::{open_control, wanted};
+pub use cond::Texts;
 pub use device::{DeviceInfo, KINDS, Memory, built_with, devices, memory};
 pub use evaluate::{GROUPS, Group, Measured, evaluate_captions, evaluate_classes};
 pub use forward::{COMPONENTS, Forwarded, forward};
-pub use generate::{Generated, Noises, generate, generate_each, preview};
+pub use generate::{Generated, generate, generate_each, preview};
+pub use inputs::{Controlling, Inputs, Noises, read_picture, source};
 pub use lora::Applied;
 pub use machine::{Engine, instruction_set};
+pub use memory::{Needs, bytes};
 pub use open::{Classes, Model};
-pub use record::RECORD;
 pub use text::{EncodedPrompt, Learned, Reading, Text, TextPart};
 pub use watch::{Cancel, Cancellable, Stage, Unwatching, Watch};

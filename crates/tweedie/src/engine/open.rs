@@ -50,6 +50,7 @@ pub struct Model {
     /// The LoRAs that act on it, see [`Model::with_loras`].
     pub loras: Vec<LoraUse>,
     folder: Folder,
+    device: Device,
     hash: OnceLock<String>,
 }
 
@@ -114,6 +115,7 @@ impl Model {
             sampler: parts.sampler,
             loras: Vec::new(),
             folder,
+            device: device.clone(),
             hash: OnceLock::new(),
         })
     }
@@ -169,10 +171,19 @@ impl Model {
     /// guidance is told its weight.
     #[must_use]
     pub fn completed(&self, spec: &Spec) -> Spec {
+        let mut task = spec.task.clone();
+        if task.image_guidance.is_none()
+            && task.init.is_some()
+            && !task.repaints()
+            && self.beside() == self.shape[0]
+        {
+            task.image_guidance = Some(crate::guide::Instruct::default().image);
+        }
         let told = self.denoiser.network.asks().guidance.is_some() && spec.guides.is_empty();
         let guides = if told { vec![PartSpec::named("distilled")] } else { spec.guides.clone() };
         Spec {
             guides,
+            task,
             model: self.name.clone(),
             loras: if spec.loras.is_empty() { self.loras.clone() } else { spec.loras.clone() },
             embeddings: match spec.embeddings.as_slice() {
@@ -190,6 +201,26 @@ impl Model {
     /// Pixels for one position of the network's sample.
     pub fn scale(&self) -> usize {
         self.decoder.as_ref().map_or(1, |d| d.downsampling())
+    }
+
+    /// Drops the text encoders: what a run needs of them is in its encoded prompts.
+    pub fn release_text(&mut self) {
+        self.text = None;
+    }
+
+    /// What width and height in pixels must be multiples of.
+    pub fn multiple(&self) -> usize {
+        self.scale() * self.denoiser.network.multiple()
+    }
+
+    /// Channels that the network sees beside those of the state: a mask, a picture.
+    pub fn beside(&self) -> usize {
+        self.denoiser.network.asks().channels.unwrap_or(self.shape[0]).saturating_sub(self.shape[0])
+    }
+
+    /// The device that it lies on.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// The width and height of the pictures that it was trained on.

@@ -3,12 +3,9 @@
 use crate::engine::generate::Generated;
 use crate::engine::open::Model;
 use crate::error::Result;
-use crate::media::{Infotext, encode_png};
+use crate::media::{Format, Infotext, PARAMETERS, RECORD, encode};
 use crate::prompt::Emphasis;
 use crate::spec::Spec;
-
-/// The keyword of the spec, as JSON, in a picture of this program.
-pub const RECORD: &str = "tweedie";
 
 impl Generated {
     /// The spec of picture `k` alone: it repeats by itself.
@@ -22,17 +19,17 @@ impl Generated {
         one
     }
 
-    /// Picture `k` as a PNG file with two texts: A1111's `parameters`, and the spec as JSON under
+    /// Picture `k` as a file with two texts: A1111's [`PARAMETERS`], and the spec as JSON under
     /// [`RECORD`]. The model's hash is taken for it, which reads all of its weights once.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Setting`] for a picture that does not exist; what reading the weights says.
-    pub fn encode(&self, model: &Model, k: usize) -> Result<Vec<u8>> {
+    pub fn encode(&self, model: &Model, k: usize, format: Format) -> Result<Vec<u8>> {
         let mut spec = self.spec_of(k);
         spec.model_hash = Some(model.hash()?.to_owned());
         let info = self.infotext(&spec).to_string();
-        encode_png(&self.images, k, &[("parameters", &info), (RECORD, &spec.to_json()?)])
+        encode(&self.images, k, format, &[(PARAMETERS, &info), (RECORD, &spec.to_json()?)])
     }
 
     fn infotext(&self, spec: &Spec) -> Infotext {
@@ -43,7 +40,7 @@ impl Generated {
             negative: spec.negative.clone(),
             fields: Vec::new(),
         };
-        let info = info
+        let mut info = info
             .with("Steps", spec.steps)
             .with("Sampler", &spec.sampler)
             .with("Schedule type", grid)
@@ -52,16 +49,29 @@ impl Generated {
             .with("Size", format!("{}x{}", self.images.width, self.images.height))
             .with("Model hash", format!("{hash:.10}"))
             .with("Model", &spec.model);
-        let info = match spec.clip_skip {
-            Some(skip) => info.with("Clip skip", skip),
-            None => info,
-        };
-        let info = match spec.emphasis {
-            Emphasis::KeepMean => info,
-            other => info.with("Emphasis", other),
-        };
-        let info = hashes(info, "Lora hashes", spec.loras.iter().map(|l| (&l.name, &l.hash)));
-        let info = hashes(info, "TI hashes", spec.embeddings.iter().map(|e| (&e.name, &e.hash)));
+        if let Some(skip) = spec.clip_skip {
+            info = info.with("Clip skip", skip);
+        }
+        if spec.emphasis != Emphasis::KeepMean {
+            info = info.with("Emphasis", spec.emphasis);
+        }
+        info = hashes(info, "Lora hashes", spec.loras.iter().map(|l| (&l.name, &l.hash)));
+        info = hashes(info, "TI hashes", spec.embeddings.iter().map(|e| (&e.name, &e.hash)));
+        if spec.task.init.is_some() {
+            info = info.with("Denoising strength", spec.task.effective_strength());
+        }
+        if let Some(weight) = spec.task.image_guidance {
+            info = info.with("Image CFG scale", weight);
+        }
+        if let Some(upscale) = spec.task.upscale {
+            info = info
+                .with("Hires upscale", upscale.factor)
+                .with("Hires denoising strength", upscale.strength);
+        }
+        for (i, control) in spec.task.controls.iter().enumerate() {
+            let text = format!("{}, weight {}", control.model.name, control.strength);
+            info = info.with(&format!("ControlNet {i}"), text);
+        }
         info.with("Version", format!("tweedie {}", spec.version))
     }
 }

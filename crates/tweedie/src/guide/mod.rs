@@ -7,6 +7,7 @@ pub mod cfg;
 pub mod cfg_rescale;
 pub mod distilled;
 mod guided;
+pub mod instruct;
 pub mod interval;
 
 pub use autoguidance::Autoguidance;
@@ -14,6 +15,7 @@ pub use cfg::Cfg;
 pub use cfg_rescale::CfgRescale;
 pub use distilled::Distilled;
 pub use guided::Guided;
+pub use instruct::Instruct;
 pub use interval::Interval;
 
 use crate::catalog::{Card, Made};
@@ -94,8 +96,14 @@ impl Guide for Unguided {
 pub type Entry = Made<dyn Guide>;
 
 /// Every guide.
-pub(crate) const ENTRIES: &[Entry] =
-    &[autoguidance::ENTRY, cfg::ENTRY, cfg_rescale::ENTRY, distilled::ENTRY, interval::ENTRY];
+pub(crate) const ENTRIES: &[Entry] = &[
+    autoguidance::ENTRY,
+    cfg::ENTRY,
+    cfg_rescale::ENTRY,
+    distilled::ENTRY,
+    instruct::ENTRY,
+    interval::ENTRY,
+];
 
 /// Every guide of the catalogue, by id.
 pub fn entries() -> &'static [Entry] {

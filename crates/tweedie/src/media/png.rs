@@ -14,19 +14,10 @@ const MOST_TEXT: usize = 1 << 20;
 ///
 /// [`Error::Setting`] for a picture that does not exist, or of neither 1 nor 3 channels.
 pub fn encode_png(images: &Images, index: usize, texts: &[(&str, &str)]) -> Result<Vec<u8>> {
-    let Some(planes) = images.get(index) else {
-        let why = format!("picture {index} of {} was asked for", images.n);
-        return Err(Error::setting("picture", why));
-    };
-    let colour = match images.channels {
-        1 => png::ColorType::Grayscale,
-        3 => png::ColorType::Rgb,
-        other => {
-            return Err(Error::setting("picture", format!("{other} channels where 1 or 3 fit")));
-        }
-    };
+    let pixels = pixels(images, index)?;
+    let colour = if images.channels == 1 { png::ColorType::Grayscale } else { png::ColorType::Rgb };
     let mut bytes = Vec::new();
-    encode(images, colour, &interleaved(planes, images.channels), texts, &mut bytes)
+    encode(images, colour, &pixels, texts, &mut bytes)
         .map_err(|e| Error::setting("picture", e.to_string()))?;
     Ok(bytes)
 }
@@ -54,10 +45,18 @@ fn encode(
     writer.finish()
 }
 
-/// Planar pixels as PNG has them.
-fn interleaved(planes: &[u8], channels: usize) -> Vec<u8> {
-    let size = planes.len() / channels.max(1);
-    (0..size).flat_map(|i| (0..channels).map(move |c| planes[c * size + i])).collect()
+/// The pixels of one picture as files have them, a pixel after the other.
+pub(super) fn pixels(images: &Images, index: usize) -> Result<Vec<u8>> {
+    let Some(planes) = images.get(index) else {
+        let why = format!("picture {index} of {} was asked for", images.n);
+        return Err(Error::setting("picture", why));
+    };
+    let channels = images.channels;
+    if channels != 1 && channels != 3 {
+        return Err(Error::setting("picture", format!("{channels} channels where 1 or 3 fit")));
+    }
+    let size = planes.len() / channels;
+    Ok((0..size).flat_map(|i| (0..channels).map(move |c| planes[c * size + i])).collect())
 }
 
 /// The texts of a PNG file, in the order in which they stand.
@@ -66,7 +65,7 @@ fn interleaved(planes: &[u8], channels: usize) -> Vec<u8> {
 ///
 /// [`Error::Format`] with `name` as the file where the bytes are no PNG or the texts are absurdly
 /// long.
-pub fn decode_texts(name: &str, bytes: &[u8]) -> Result<Vec<(String, String)>> {
+pub(super) fn decode_texts(name: &str, bytes: &[u8]) -> Result<Vec<(String, String)>> {
     let wrong = |why: String| Error::format(name, "", why);
     let mut decoder =
         png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: 64 << 20 });

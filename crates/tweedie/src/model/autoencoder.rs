@@ -42,6 +42,42 @@ impl Autoencoder {
         }
     }
 
+    /// As [`Autoencoder::encode`], by tiles of about `tile` pixels a side where the class knows how.
+    ///
+    /// # Errors
+    ///
+    /// As [`AutoencoderKl::encode_tiled`].
+    pub fn encode_tiled(
+        &self,
+        x: &Tensor<4>,
+        tile: usize,
+        stop: &mut dyn FnMut() -> bool,
+    ) -> Result<(Tensor<4>, Option<Tensor<4>>)> {
+        match self {
+            Self::Kl(network) => {
+                network.encode_tiled(x, tile, stop).map(|(mean, logvar)| (mean, Some(logvar)))
+            }
+            Self::Tiny(_) => self.encode(x),
+        }
+    }
+
+    /// As [`Autoencoder::decode`], by tiles of about `tile` pixels a side where the class knows how.
+    ///
+    /// # Errors
+    ///
+    /// As [`AutoencoderKl::decode_tiled`].
+    pub fn decode_tiled(
+        &self,
+        z: &Tensor<4>,
+        tile: usize,
+        stop: &mut dyn FnMut() -> bool,
+    ) -> Result<Tensor<4>> {
+        match self {
+            Self::Kl(network) => network.decode_tiled(z, tile, stop),
+            Self::Tiny(_) => self.decode(z),
+        }
+    }
+
     /// Latents as diffusion sees them: about unit size.
     pub fn to_unit(&self, z: Tensor<4>) -> Tensor<4> {
         match self {

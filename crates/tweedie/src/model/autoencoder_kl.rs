@@ -15,6 +15,8 @@ use crate::error::Result;
 use crate::parameters;
 use crate::tap::Site;
 
+mod tiled;
+
 /// The log variance is held in this range, as in the published class.
 const LOGVAR: [f64; 2] = [-30.0, 20.0];
 

@@ -291,6 +291,10 @@ impl Network for DiT {
         list
     }
 
+    fn multiple(&self) -> usize {
+        self.config.patch_size
+    }
+
     fn asks(&self) -> Asks {
         let classes = self.config.num_embeds_ada_norm.map_or(0, |n| n + 1);
         Asks {

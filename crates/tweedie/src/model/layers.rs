@@ -1,8 +1,9 @@
 //! Layers: weights with the one operation that they are for, named as PyTorch names them.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use super::config::Activation;
+use super::norms::Moments;
 use super::ops;
 use super::site::{Given, Maker, around};
 use crate::denoiser::Pass;
@@ -194,6 +195,29 @@ impl GroupNorm {
     /// As [`GroupNorm::forward`], then SiLU.
     pub fn silu(&self, x: Tensor<4>) -> Tensor<4> {
         ops::group_norm(x, self.groups, [&self.weight, &self.bias], self.eps, true)
+    }
+
+    /// Its groups.
+    pub fn groups(&self) -> usize {
+        self.groups
+    }
+
+    /// One image `[1, c, h, w]` normalised with given moments, one a group, in place of its own, then
+    /// the activation.
+    pub fn with_moments(&self, x: Tensor<4>, moments: &[Moments], by: Activation) -> Tensor<4> {
+        let channels = x.dims()[1];
+        let each = channels / self.groups.max(1);
+        let of = |f: &dyn Fn(Moments) -> f64| {
+            let values = moments.iter().flat_map(|m| std::iter::repeat_n(f(*m) as f32, each));
+            let data = TensorData::new(values.collect::<Vec<f32>>(), [1, channels, 1, 1]);
+            Tensor::<4>::from_data(data, &x.device())
+        };
+        let mean = of(&Moments::mean);
+        let spread = of(&|m: Moments| (m.variance() + self.eps).sqrt().recip());
+        let shape = [1, channels, 1, 1];
+        let scale = self.weight.tensor::<1, 4>(&x).reshape(shape) * spread;
+        let shift = self.bias.tensor::<1, 4>(&x).reshape(shape) - mean * scale.clone();
+        ops::activate(x * scale + shift, by)
     }
 }
 

@@ -21,6 +21,7 @@ mod dit;
 pub mod edge;
 pub mod embed;
 pub mod layers;
+pub mod norms;
 pub mod ops;
 pub mod resnet;
 pub mod site;

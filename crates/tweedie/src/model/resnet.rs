@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 
 use super::config::{Activation, TimeScaleShift};
 use super::layers::{Conv2d, GroupNorm, Linear};
+use super::norms::Moments;
 use super::ops;
 use super::site::{Given, Maker, Sited, around};
 use crate::denoiser::Pass;
@@ -166,6 +167,32 @@ impl Resnet {
                 ops::resize_nearest(x, size.unwrap_or([2 * height, 2 * width]))
             }
         }
+    }
+}
+
+/// How far a block over a tile got with the moments that it was given.
+#[derive(Debug)]
+pub enum Staged {
+    /// The next norm needs those of this, in so many groups.
+    Needs(Tensor<4>, usize),
+    /// The result.
+    Done(Tensor<4>),
+}
+
+impl Resnet {
+    /// The block over a tile `[1, in, h, w]`, without a time, as far as the moments of its norms over
+    /// the whole image are known.
+    pub fn staged(&self, x: Tensor<4>, known: &[Vec<Moments>]) -> Staged {
+        let [first, rest @ ..] = known else { return Staged::Needs(x, self.norm1.groups()) };
+        let act = self.plan.activation;
+        let hidden = self.conv1.forward(self.norm1.with_moments(x.clone(), first, act));
+        let [second, ..] = rest else { return Staged::Needs(hidden, self.norm2.groups()) };
+        let hidden = self.conv2.forward(self.norm2.with_moments(hidden, second, act));
+        let x = match &self.conv_shortcut {
+            Some(shortcut) => shortcut.forward(x),
+            None => x,
+        };
+        Staged::Done((x + hidden) / self.plan.scale)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+pub mod blend;
 pub mod ddim;
 pub mod ddpm;
 pub mod dpmpp_2m;
@@ -11,6 +12,7 @@ pub mod euler_ancestral;
 pub mod heun;
 pub mod unipc;
 
+pub use blend::Blend;
 pub use ddim::Ddim;
 pub use ddpm::Ddpm;
 pub use dpmpp_2m::Dpmpp2m;

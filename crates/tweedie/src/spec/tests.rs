@@ -19,7 +19,7 @@ fn the_default_is_valid_and_survives_json() {
         guidance: Some(3.5),
         guides: vec!["interval:low=0.3,high=2.0".parse().unwrap()],
         seed: u64::MAX,
-        noise: Some(NoiseFile { name: "n.safetensors".into(), hash: "ab".repeat(32) }),
+        noise: Some(SourceFile { name: "n.safetensors".into(), hash: "ab".repeat(32) }),
         ..Spec::default()
     };
     let text = spec.to_json().unwrap();

@@ -17,6 +17,7 @@ const SEAM_FOLDERS: &[&str] =
 /// Files in those folders that are no method, and what they are.
 const NO_METHOD: &[(&str, &str)] = &[
     ("guide/guided.rs", "a guide around a denoiser"),
+    ("sampler/blend.rs", "any sampler with a part of the state kept, which no spec can hold"),
     ("tap/feature.rs", "what passes through a site"),
     ("tap/only.rs", "keeps the taps of runs apart that share a call; the exam tests it"),
 ];

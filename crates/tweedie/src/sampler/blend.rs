@@ -1,0 +1,123 @@
+//! A part of the state kept: every step ends with the known part at the level that was reached.
+//!
+//! Avrahami, Fried and Lischinski, "Blended Latent Diffusion", 2022,
+//! [arXiv:2206.02779](https://arxiv.org/abs/2206.02779), section 3.2, algorithm 1; what diffusers'
+//! inpainting pipeline does for networks that were not trained to inpaint. Every sampler can be
+//! wrapped so.
+//!
+//! ```text
+//! x_to = mask * step(x) + (1 - mask) * (alpha_to known + sigma_to eps),   eps the same at every step
+//! ```
+//!
+//! After the last step the known part is put in clean, whatever level the grid ends at.
+
+use crate::error::Result;
+use crate::level::Level;
+use crate::noise::Noise;
+use crate::sampler::{Claims, Eval, Sampler, Step};
+use crate::state::State;
+
+/// A sampler that repaints where the mask is 1 and keeps where it is 0.
+#[derive(Debug)]
+pub struct Blend {
+    inner: Box<dyn Sampler>,
+    /// 1 where the sampler's result counts; of the state's shape.
+    mask: State,
+    /// The clean sample that is kept.
+    known: State,
+    /// The noise that the known part is seen under.
+    eps: State,
+}
+
+impl Blend {
+    /// Wraps a sampler; all states have the shape of the run's.
+    pub fn new(inner: Box<dyn Sampler>, mask: State, known: State, eps: State) -> Self {
+        Self { inner, mask, known, eps }
+    }
+
+    fn blended(&self, x: State, to: Level) -> State {
+        let kept = self.known.clone() * to.alpha + self.eps.clone() * to.sigma;
+        kept.clone() + (x - kept).zip(&self.mask, |x, mask| x * mask)
+    }
+}
+
+impl Sampler for Blend {
+    fn claims(&self) -> Claims {
+        self.inner.claims()
+    }
+
+    fn reset(&mut self) {
+        self.inner.reset();
+    }
+
+    fn step(
+        &mut self,
+        eval: &mut dyn Eval,
+        x: State,
+        step: &Step<'_>,
+        noise: &mut dyn Noise,
+    ) -> Result<State> {
+        let x = self.inner.step(eval, x, step, noise)?;
+        let to = if step.index + 1 == step.count { Level::CLEAN } else { step.to };
+        Ok(self.blended(x, to))
+    }
+
+    fn fork(&self) -> Box<dyn Sampler> {
+        Box::new(Self {
+            inner: self.inner.fork(),
+            mask: self.mask.clone(),
+            known: self.known.clone(),
+            eps: self.eps.clone(),
+        })
+    }
+
+    fn select(&mut self, rows: &[usize]) {
+        self.inner.select(rows);
+        for state in [&mut self.mask, &mut self.known, &mut self.eps] {
+            *state = state.select(rows);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::level::Levels;
+    use crate::noise::Silent;
+    use crate::process::VpLinear;
+    use crate::sampler::Ddim;
+
+    /// Says that everything is 5.
+    struct Fives;
+
+    impl Eval for Fives {
+        fn x0(&mut self, x: &State, _at: &Levels) -> Result<State> {
+            Ok(x.map(|x| x * 0.0 + 5.0))
+        }
+    }
+
+    fn row(values: [f64; 2]) -> State {
+        State::from_f64(values.to_vec(), &[1, 2], &Device::flex()).unwrap()
+    }
+
+    #[test]
+    fn the_kept_part_is_on_the_path_and_ends_clean() {
+        let levels = [Level::vp(0.9, -2.0), Level::vp(0.4, 0.5), Level::vp(0.1, 2.0)];
+        let inner = Box::new(Ddim::default());
+        let (mask, known, eps) = (row([1.0, 0.0]), row([8.0, 9.0]), row([0.3, -0.7]));
+        let mut sampler = Blend::new(inner, mask, known, eps);
+        let mut x = row([0.1, 0.2]);
+        for index in 0..2 {
+            let (from, to) = (levels[index], levels[index + 1]);
+            let step = Step { from, to, index, count: 2, process: &VpLinear::default() };
+            let alone = Ddim::default().step(&mut Fives, x.clone(), &step, &mut Silent).unwrap();
+            x = sampler.step(&mut Fives, x, &step, &mut Silent).unwrap();
+            let (found, alone) = (x.to_rows().concat(), alone.to_rows().concat());
+            assert!((found[0] - alone[0]).abs() < 1e-12, "the painted part is the sampler's");
+            let kept = if index == 1 { 9.0 } else { 9.0 * to.alpha - 0.7 * to.sigma };
+            assert!((found[1] - kept).abs() < 1e-12, "{} {kept}", found[1]);
+        }
+    }
+}
