@@ -120,6 +120,8 @@ fn to_file(model: &Folder, path: &Path, dtype: Option<Dtype>) -> Result<Vec<Stri
     let mut kept = Map::new();
     let mut all = TensorSet::empty(model.name());
     if let Some(index) = model.index() {
+        // What a folder leaves out on purpose a file leaves out anyway.
+        let index = super::ModelIndex { absent: Vec::new(), ..index.clone() };
         kept.insert("model_index".to_owned(), Value::Object(index.to_json()));
     }
     let names: Vec<String> = model.components().map(str::to_owned).collect();
@@ -153,9 +155,22 @@ fn to_file(model: &Folder, path: &Path, dtype: Option<Dtype>) -> Result<Vec<Stri
         let needs = "a model of the Stable Diffusion family for a single file";
         return Err(Error::unsupported(one_line(model.name()), needs));
     }
-    let told = Value::Object(kept).to_string();
+    let told = sorted(Value::Object(kept)).to_string();
     write_set(path, &all, dtype, &[(SETTINGS, &told)])?;
     Ok(notes)
+}
+
+/// The same with the keys of all objects in order, so that one model gives one file.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<(String, Value)> = map.into_iter().collect();
+            entries.sort_by(|a, b| a.0.cmp(&b.0));
+            Value::Object(entries.into_iter().map(|(k, v)| (k, sorted(v))).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        other => other,
+    }
 }
 
 /// Where a component stands in a single file.

@@ -288,7 +288,9 @@ impl Parts {
         if let Some(folder) = &self.tokenizer {
             let names: Vec<&'static str> =
                 ["tokenizer", "tokenizer_2"].into_iter().filter(|n| has(components, n)).collect();
-            for name in if names.is_empty() { vec!["tokenizer"] } else { names } {
+            // That of the first text encoder where there is none yet.
+            let none = if has(components, "text_encoder") { "tokenizer" } else { "tokenizer_2" };
+            for name in if names.is_empty() { vec![none] } else { names } {
                 put(components, tokenizer(folder)?.named(name));
             }
             notes.push(format!("the vocabulary from {}", folder.display()));
@@ -322,6 +324,10 @@ impl Parts {
         let mut missing = Vec::new();
         for wish in std::mem::take(&mut single.missing) {
             if single.components.iter().any(|c| c.name == wish.name) {
+                continue;
+            }
+            if let (Fit::Tokenizer, Some(folder)) = (wish.fit, &self.tokenizer) {
+                put(&mut single.components, tokenizer(folder)?.named(wish.name));
                 continue;
             }
             match search(path, &wish, factor) {

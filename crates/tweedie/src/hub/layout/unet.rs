@@ -307,14 +307,13 @@ impl UNet {
             .map(|c| if self.linear { (c / 64).max(1) } else { 8.min(*c) })
             .collect();
         let last = self.levels.len() - 1;
-        let depths: Vec<usize> = self
-            .levels
-            .iter()
-            .enumerate()
-            // Where a level has no transformer the number means nothing, but that of the last level
-            // is the middle's.
-            .map(|(i, l)| if i == last { self.mid_depth } else { l.depth.max(1) })
-            .collect();
+        // Where a level has no transformer the number means nothing, but that of the last level is the
+        // middle's. The published settings have one number where all transformers are as deep.
+        let same = self.levels.iter().all(|l| l.depth == 0 || l.depth == self.mid_depth);
+        let depth = |(i, l): (usize, &Level)| {
+            if same || i == last { self.mid_depth } else { l.depth.max(1) }
+        };
+        let depths: Vec<usize> = self.levels.iter().enumerate().map(depth).collect();
         let one = |list: &[usize]| {
             let same = list.iter().all(|n| *n == list[0]);
             if same { json!(list[0]) } else { json!(list) }
