@@ -9,7 +9,7 @@ use crate::level::{Level, Levels};
 use crate::noise::Noise;
 use crate::prediction::{free_of_anchor, with_anchor};
 use crate::process::Process;
-use crate::sampler::{Eval, Sampler, Step};
+use crate::sampler::{Estimate, Eval, Sampler, Step};
 use crate::state::State;
 use crate::tap::SharedTap;
 
@@ -219,7 +219,12 @@ impl<'m> Run<'m> {
             last: None,
             observer,
         };
-        let stepped = self.parts.sampler.step(&mut asked, free, &step, self.parts.noise.as_mut());
+        // Between equal levels there is nothing to solve, and a solver's formula is 0 by 0.
+        let stepped = if from.sigma * to.alpha == to.sigma * from.alpha {
+            asked.at(&free, from).map(|_| free * (to.alpha / from.alpha))
+        } else {
+            self.parts.sampler.step(&mut asked, free, &step, self.parts.noise.as_mut())
+        };
         let (spent, last) = (asked.pass.cost, asked.last.take());
         self.cost.forward += spent.forward;
         self.cost.backward += spent.backward;
@@ -333,6 +338,13 @@ impl Eval for Asked<'_> {
         let x0 = guided(self.guides, self.model, x, at, self.cond, &mut self.pass)?;
         self.last = Some(x0.clone());
         Ok(x0)
+    }
+
+    fn estimate(&mut self, x: &State, level: Level) -> Result<Estimate> {
+        self.pass.uncorrected = None;
+        let x0 = self.at(x, level)?;
+        let before = self.pass.uncorrected.take().unwrap_or_else(|| x0.clone());
+        Ok(Estimate { x0, before })
     }
 
     fn jump(&mut self, x: &State, from: Level, to: Level) -> Result<Option<State>> {

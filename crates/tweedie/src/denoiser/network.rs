@@ -104,6 +104,12 @@ pub enum Scaling {
         /// The standard deviation of the data, `sigma_data`.
         sigma_data: f64,
     },
+    /// EDM's preconditioning around a network that was trained on `v`: the output with the other
+    /// sign.
+    EdmV {
+        /// The standard deviation of the data, `sigma_data`.
+        sigma_data: f64,
+    },
 }
 
 impl Scaling {
@@ -112,6 +118,7 @@ impl Scaling {
         match self {
             Self::Predict(prediction) => prediction.slope(level),
             Self::Edm { sigma_data } => 1.0 / edm(level, sigma_data).1,
+            Self::EdmV { sigma_data } => -1.0 / edm(level, sigma_data).1,
         }
     }
 
@@ -122,9 +129,9 @@ impl Scaling {
     pub fn target(self, x0: &State, eps: &State, x: &State, at: &Levels) -> State {
         match self {
             Self::Predict(prediction) => prediction.target(x0, eps, at),
-            Self::Edm { sigma_data } => {
+            Self::Edm { sigma_data } | Self::EdmV { sigma_data } => {
                 let skipped = x0.clone() - x.scaled(at, |l| edm(l, sigma_data).0);
-                skipped.scaled(at, |l| 1.0 / edm(l, sigma_data).1)
+                skipped.scaled(at, |l| self.slope(l))
             }
         }
     }
@@ -160,7 +167,7 @@ impl NetworkDenoiser {
         let times = self.time.times(at, x.batch());
         match self.scaling {
             Scaling::Predict(_) => self.network.forward(x, &times, cond, pass),
-            Scaling::Edm { sigma_data } => {
+            Scaling::Edm { sigma_data } | Scaling::EdmV { sigma_data } => {
                 let scaled = x.scaled(at, |l| edm(l, sigma_data).2);
                 self.network.forward(&scaled, &times, cond, pass)
             }
@@ -176,10 +183,9 @@ impl NetworkDenoiser {
         let raw = &without_variance(raw, x)?;
         match self.scaling {
             Scaling::Predict(prediction) => prediction.x0(raw, x, at),
-            Scaling::Edm { sigma_data } => {
-                Ok(x.scaled(at, |l| edm(l, sigma_data).0)
-                    + raw.scaled(at, |l| edm(l, sigma_data).1))
-            }
+            Scaling::Edm { sigma_data } | Scaling::EdmV { sigma_data } => Ok(x
+                .scaled(at, |l| edm(l, sigma_data).0)
+                + raw.scaled(at, |l| 1.0 / self.scaling.slope(l))),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::level::{Level, Levels};
+use crate::state::State;
 use crate::tap::{Features, SharedTap, Site, Verdict};
 
 /// Which of a guide's evaluations a row belongs to; caches keep one memory for each.
@@ -50,6 +51,9 @@ pub struct Pass {
     pub cost: Cost,
     /// Ask one branch after the other instead of stacking them into one call.
     pub sequential: bool,
+    /// The estimate before a guide corrected it by a rule of the numbers alone (clipping): samplers
+    /// that want the direction of the noise take it from here.
+    pub uncorrected: Option<State>,
     taps: Vec<SharedTap>,
 }
 

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Card, Seam, defaults_of};
 use crate::error::Result;
-use crate::grid::{Entry, Grid, Last, at_sigmas, points, ramp, sigma_ends};
+use crate::grid::spaced::{Spaced, Told, Within};
+use crate::grid::{Entry, Grid, Last};
 use crate::level::Level;
 use crate::process::Process;
 
@@ -44,18 +45,28 @@ pub struct Exponential {
     pub sigma_min: Option<f64>,
     /// The noisiest sigma; the process's own by default.
     pub sigma_max: Option<f64>,
+    /// Whose ends it has, where they are not said. The default is the process's.
+    pub within: Within,
+    /// The offset of `leading` there. The default is 0.
+    pub offset: usize,
+    /// What the network is told. The default is the time between the trained steps.
+    pub told: Told,
     /// Where the grid ends. The default is clean.
     pub last: Last,
 }
 
 impl Grid for Exponential {
     fn levels(&self, process: &dyn Process, steps: usize) -> Result<Vec<Level>> {
-        let (low, high) = sigma_ends(process, self.sigma_min, self.sigma_max, "exponential")?;
-        let (a, b) = (high.ln(), low.ln());
-        let sigmas: Vec<f64> = ramp(points(steps, self.last, "exponential")?)
-            .map(|u| (a + u * (b - a)).exp())
-            .collect();
-        at_sigmas(process, &sigmas, self.last, "exponential")
+        let spaced = Spaced {
+            part: "exponential",
+            sigma_min: self.sigma_min,
+            sigma_max: self.sigma_max,
+            within: self.within,
+            offset: self.offset,
+            told: self.told,
+            last: self.last,
+        };
+        spaced.levels(process, steps, |low, high, u| (high.ln() + u * (low.ln() - high.ln())).exp())
     }
 }
 

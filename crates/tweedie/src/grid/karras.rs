@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Card, Seam, defaults_of};
 use crate::error::{Error, Result};
-use crate::grid::{Entry, Grid, Last, at_sigmas, points, ramp, sigma_ends};
+use crate::grid::spaced::{Spaced, Told, Within};
+use crate::grid::{Entry, Grid, Last};
 use crate::level::Level;
 use crate::process::Process;
 
@@ -48,16 +49,27 @@ pub struct Karras {
     pub sigma_min: Option<f64>,
     /// The noisiest sigma; the process's own by default.
     pub sigma_max: Option<f64>,
-    /// Whether the network is told whole training steps, as diffusers' multistep classes do; the
-    /// sigmas stay. The default is no.
-    pub round: bool,
+    /// Whose ends it has, where they are not said. The default is the process's.
+    pub within: Within,
+    /// The offset of `leading` there. The default is 0.
+    pub offset: usize,
+    /// What the network is told. The default is the time between the trained steps.
+    pub told: Told,
     /// Where the grid ends. The default, clean, is the paper's.
     pub last: Last,
 }
 
 impl Default for Karras {
     fn default() -> Self {
-        Self { rho: 7.0, sigma_min: None, sigma_max: None, round: false, last: Last::Clean }
+        Self {
+            rho: 7.0,
+            sigma_min: None,
+            sigma_max: None,
+            within: Within::Process,
+            offset: 0,
+            told: Told::Exact,
+            last: Last::Clean,
+        }
     }
 }
 
@@ -67,22 +79,19 @@ impl Grid for Karras {
             let why = format!("{}, wanted a positive number", self.rho);
             return Err(Error::setting("grid karras:rho", why));
         }
-        let (low, high) = sigma_ends(process, self.sigma_min, self.sigma_max, "karras")?;
-        let (a, b) = (high.powf(1.0 / self.rho), low.powf(1.0 / self.rho));
-        let sigmas: Vec<f64> = ramp(points(steps, self.last, "karras")?)
-            .map(|u| (a + u * (b - a)).powf(self.rho))
-            .collect();
-        let mut levels = at_sigmas(process, &sigmas, self.last, "karras")?;
-        if self.round {
-            let Some(count) = process.table_steps() else {
-                return Err(Error::unsupported("grid karras:round", "a table of training steps"));
-            };
-            let n = count as f64;
-            for level in &mut levels {
-                level.t = (level.t * n).round_ties_even() / n;
-            }
-        }
-        Ok(levels)
+        let spaced = Spaced {
+            part: "karras",
+            sigma_min: self.sigma_min,
+            sigma_max: self.sigma_max,
+            within: self.within,
+            offset: self.offset,
+            told: self.told,
+            last: self.last,
+        };
+        spaced.levels(process, steps, |low, high, u| {
+            let (a, b) = (high.powf(1.0 / self.rho), low.powf(1.0 / self.rho));
+            (a + u * (b - a)).powf(self.rho)
+        })
     }
 }
 
@@ -110,7 +119,7 @@ mod tests {
 
     #[test]
     fn whole_steps_need_a_table() {
-        let grid = Karras { round: true, ..Karras::default() };
+        let grid = Karras { told: Told::Nearest, ..Karras::default() };
         assert!(matches!(grid.levels(&Edm::default(), 5), Err(Error::Unsupported { .. })));
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Card, Seam, defaults_of};
 use crate::error::{Error, Result};
-use crate::grid::{Entry, Grid, Last, at_steps, table};
+use crate::grid::{Entry, Grid, Last, at_steps, cut, table};
 use crate::level::Level;
 use crate::process::Process;
 
@@ -47,6 +47,8 @@ pub struct Leading {
     /// Lays one step more and drops the cleanest, as diffusers' multistep classes do. The default
     /// is no.
     pub drop_last: bool,
+    /// Steps with a smaller `lambda` are left out, `lambda_min_clipped` in diffusers; none by default.
+    pub lambda_min: Option<f64>,
     /// Where the grid ends. The default is clean.
     pub last: Last,
 }
@@ -55,7 +57,8 @@ impl Grid for Leading {
     fn levels(&self, process: &dyn Process, steps: usize) -> Result<Vec<Level>> {
         let count = table(process, "leading")?;
         let drop = usize::from(self.drop_last);
-        let ratio = count.checked_div(steps.saturating_add(drop)).unwrap_or(0);
+        let kept = cut(process, self.lambda_min, "leading")?;
+        let ratio = kept.checked_div(steps.saturating_add(drop)).unwrap_or(0);
         if ratio == 0 || steps == 0 {
             let why = format!("{steps} steps of a table of {count}");
             return Err(Error::setting("grid leading: steps", why));

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Card, Seam, defaults_of};
 use crate::error::{Error, Result};
-use crate::grid::{Entry, Grid, Last, at_steps, checked};
+use crate::grid::{Entry, Grid, Last, at_steps, checked, cut};
 use crate::level::Level;
 use crate::process::Process;
 
@@ -51,13 +51,15 @@ pub struct Linspace {
     /// Lays one step more and drops the cleanest, as diffusers' multistep classes do. The default
     /// is no.
     pub drop_last: bool,
+    /// Steps with a smaller `lambda` are left out, `lambda_min_clipped` in diffusers; none by default.
+    pub lambda_min: Option<f64>,
     /// Where the grid ends. The default is clean.
     pub last: Last,
 }
 
 impl Default for Linspace {
     fn default() -> Self {
-        Self { round: true, drop_last: false, last: Last::Clean }
+        Self { round: true, drop_last: false, lambda_min: None, last: Last::Clean }
     }
 }
 
@@ -76,23 +78,18 @@ impl Grid for Linspace {
                 process.at(if points == 1 { noisy } else { clean + (noisy - clean) * share(k) })
             };
             let mut levels: Vec<Level> = down.map(at).collect();
-            levels.push(match self.last {
-                Last::Clean => Level::CLEAN,
-                Last::SigmaMin => process.at(clean),
-            });
-            return checked(levels, "linspace");
+            levels.push(self.last.level(process, levels.last()));
+            return checked(levels, self.last, "linspace");
         };
-        let tau = |k| share(k) * (count - 1) as f64;
+        let kept = cut(process, self.lambda_min, "linspace")?;
+        let tau = |k| share(k) * (kept - 1) as f64;
         if self.round {
             let taus: Vec<f64> = down.map(|k| tau(k).round_ties_even()).collect();
             return at_steps(process, &taus, self.last, "linspace");
         }
         let mut levels: Vec<Level> = down.map(|k| between(process, tau(k), count)).collect();
-        levels.push(match self.last {
-            Last::Clean => Level::CLEAN,
-            Last::SigmaMin => process.at(0.0),
-        });
-        checked(levels, "linspace")
+        levels.push(self.last.level(process, levels.last()));
+        checked(levels, self.last, "linspace")
     }
 }
 

@@ -4,20 +4,26 @@ use std::fmt::Debug;
 
 use serde::{Deserialize, Serialize};
 
+pub mod beta;
+pub mod consistency;
 pub mod exponential;
 pub mod karras;
 pub mod leading;
 pub mod linspace;
 pub mod log_snr;
 pub mod shifted;
+pub mod spaced;
 pub mod trailing;
 
+pub use beta::Beta;
+pub use consistency::Consistency;
 pub use exponential::Exponential;
 pub use karras::Karras;
 pub use leading::Leading;
 pub use linspace::Linspace;
 pub use log_snr::LogSnr;
 pub use shifted::Shifted;
+pub use spaced::{Told, Within};
 pub use trailing::Trailing;
 
 use crate::catalog::{Card, Made};
@@ -46,6 +52,36 @@ pub enum Last {
     Clean,
     /// At the cleanest level that the process trains at.
     SigmaMin,
+    /// There too, with `alpha = 1`: what remains is `x / alpha`, as diffusers' Euler class leaves it.
+    Unscaled,
+    /// As `unscaled`, after as many levels as a clean end has before it.
+    ThenUnscaled,
+    /// At the last level before the end once more, as diffusers' multistep classes do with spaced
+    /// sigmas: the last step goes nowhere.
+    Again,
+}
+
+impl Last {
+    /// Whether the end is a level besides those that are laid for the steps.
+    fn is_apart(self) -> bool {
+        !matches!(self, Self::SigmaMin | Self::Unscaled)
+    }
+
+    /// The level at the end, where it does not follow from those before.
+    fn level(self, process: &dyn Process, before: Option<&Level>) -> Level {
+        let cleanest = process.at(process.ends().0);
+        match self {
+            Self::Clean => Level::CLEAN,
+            Self::SigmaMin => cleanest,
+            Self::Unscaled | Self::ThenUnscaled => unscaled(cleanest),
+            Self::Again => before.copied().unwrap_or(cleanest),
+        }
+    }
+}
+
+/// The same level of `x / alpha`.
+fn unscaled(level: Level) -> Level {
+    Level::new(level.t, 1.0, level.sigma_edm())
 }
 
 /// The training steps of a table, for grids that count in them.
@@ -56,21 +92,31 @@ fn table(process: &dyn Process, part: &str) -> Result<usize> {
     })
 }
 
+/// How many steps of a table hold at least this `lambda`: the rest is left out.
+fn cut(process: &dyn Process, lambda_min: Option<f64>, part: &str) -> Result<usize> {
+    let count = table(process, part)?;
+    let Some(least) = lambda_min else { return Ok(count) };
+    let kept =
+        (0..count).filter(|&i| process.at(i as f64 / count as f64).lambda() >= least).count();
+    if kept > 0 {
+        return Ok(kept);
+    }
+    Err(Error::setting(format!("grid {part}:lambda_min"), format!("{least} leaves no step")))
+}
+
 /// Levels at the given training steps and the last one.
 fn at_steps(process: &dyn Process, steps: &[f64], last: Last, part: &str) -> Result<Vec<Level>> {
     let count = table(process, part)? as f64;
     let mut levels: Vec<Level> = steps.iter().map(|tau| process.at(tau / count)).collect();
-    levels.push(match last {
-        Last::Clean => Level::CLEAN,
-        Last::SigmaMin => process.at(process.ends().0),
-    });
-    checked(levels, part)
+    levels.push(last.level(process, levels.last()));
+    checked(levels, last, part)
 }
 
-/// The levels, if noise falls strictly and everything is finite.
-fn checked(levels: Vec<Level>, part: &str) -> Result<Vec<Level>> {
+/// The levels, if noise falls strictly, but for a last step to a noisy end, and everything is finite.
+fn checked(levels: Vec<Level>, last: Last, part: &str) -> Result<Vec<Level>> {
     let falls = |pair: &[Level]| pair[0].lambda() < pair[1].lambda();
-    if levels.iter().all(|l| l.is_finite()) && levels.windows(2).all(falls) {
+    let strict = levels.len() - usize::from(last != Last::Clean);
+    if levels.iter().all(|l| l.is_finite()) && levels[..strict].windows(2).all(falls) {
         return Ok(levels);
     }
     let why = format!("{} steps do not make a strictly falling grid here", levels.len() - 1);
@@ -109,10 +155,14 @@ fn at_sigmas(process: &dyn Process, sigmas: &[f64], last: Last, part: &str) -> R
         }
         levels.push(level);
     }
-    if last == Last::Clean {
-        levels.push(Level::CLEAN);
+    if last.is_apart() {
+        levels.push(last.level(process, levels.last()));
+    } else if last == Last::Unscaled
+        && let Some(end) = levels.last_mut()
+    {
+        *end = unscaled(*end);
     }
-    checked(levels, part)
+    checked(levels, last, part)
 }
 
 /// `count` numbers from 0 to 1; just 0 where there is one.
@@ -126,7 +176,7 @@ fn points(steps: usize, last: Last, part: &str) -> Result<usize> {
     if steps == 0 {
         return Err(Error::setting(format!("grid {part}: steps"), "0, wanted at least 1"));
     }
-    Ok(if last == Last::Clean { steps } else { steps + 1 })
+    Ok(if last.is_apart() { steps } else { steps + 1 })
 }
 
 /// A grid of the catalogue.
@@ -134,6 +184,8 @@ pub type Entry = Made<dyn Grid>;
 
 /// Every grid.
 pub(crate) const ENTRIES: &[Entry] = &[
+    beta::ENTRY,
+    consistency::ENTRY,
     exponential::ENTRY,
     karras::ENTRY,
     leading::ENTRY,

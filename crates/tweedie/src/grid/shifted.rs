@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Card, Seam, defaults_of};
 use crate::error::{Error, Result};
-use crate::grid::{Entry, Grid, checked, ramp};
+use crate::grid::{Entry, Grid, Last, checked, ramp};
 use crate::level::Level;
 use crate::process::Process;
 
@@ -104,7 +104,7 @@ impl Grid for Shifted {
         };
         let mut levels: Vec<Level> = ramp(steps).map(level).collect();
         levels.push(Level::CLEAN);
-        checked(levels, "shifted")
+        checked(levels, Last::Clean, "shifted")
     }
 }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Card, Seam, defaults_of};
 use crate::error::{Error, Result};
-use crate::grid::{Entry, Grid, Last, at_steps, table};
+use crate::grid::{Entry, Grid, Last, at_steps, cut, table};
 use crate::level::Level;
 use crate::process::Process;
 
@@ -43,6 +43,9 @@ pub(crate) const ENTRY: Entry = Entry {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Trailing {
+    /// Steps with a smaller `lambda` are left out, `lambda_min_clipped` in diffusers, and the run is
+    /// shorter by them; none by default.
+    pub lambda_min: Option<f64>,
     /// Where the grid ends. The default is clean.
     pub last: Last,
 }
@@ -56,8 +59,10 @@ impl Grid for Trailing {
         }
         let n = count as f64;
         let stride = (n - n / steps as f64) - n;
-        let tau = |k: usize| (n + k as f64 * stride).round_ties_even() - 1.0;
-        let taus: Vec<f64> = (0..steps).map(tau).collect();
+        let kept = cut(process, self.lambda_min, "trailing")? as f64;
+        let left = ((kept / -stride).ceil() as usize).clamp(1, steps);
+        let tau = |k: usize| (kept + k as f64 * stride).round_ties_even() - 1.0;
+        let taus: Vec<f64> = (0..left).map(tau).collect();
         at_steps(process, &taus, self.last, "trailing")
     }
 }

@@ -5,7 +5,9 @@ use std::fmt::Debug;
 pub mod autoguidance;
 pub mod cfg;
 pub mod cfg_rescale;
+pub mod clip;
 pub mod distilled;
+pub mod dynamic_threshold;
 mod guided;
 pub mod instruct;
 pub mod interval;
@@ -13,7 +15,9 @@ pub mod interval;
 pub use autoguidance::Autoguidance;
 pub use cfg::Cfg;
 pub use cfg_rescale::CfgRescale;
+pub use clip::Clip;
 pub use distilled::Distilled;
+pub use dynamic_threshold::DynamicThreshold;
 pub use guided::Guided;
 pub use instruct::Instruct;
 pub use interval::Interval;
@@ -100,7 +104,9 @@ pub(crate) const ENTRIES: &[Entry] = &[
     autoguidance::ENTRY,
     cfg::ENTRY,
     cfg_rescale::ENTRY,
+    clip::ENTRY,
     distilled::ENTRY,
+    dynamic_threshold::ENTRY,
     instruct::ENTRY,
     interval::ENTRY,
 ];

@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::{Card, Seam, defaults_of};
 use crate::error::{Error, Result};
 use crate::level::Level;
-use crate::process::{Entry, Process, Rate};
+use crate::noise::Noise;
+use crate::process::{Entry, Process, Rate, unit_prior};
+use crate::state::State;
 
 pub(crate) const CARD: Card = Card {
     id: "edm",
@@ -47,11 +49,14 @@ pub struct Edm {
     pub sigma_max: f64,
     /// The standard deviation of the data. The default, 0.5, is the paper's.
     pub sigma_data: f64,
+    /// Whether a run starts from noise of variance `sigma^2 + 1`, as diffusers' EDM classes do, in
+    /// place of `sigma^2`. The default, no, is the paper's.
+    pub prior_of_data: bool,
 }
 
 impl Default for Edm {
     fn default() -> Self {
-        Self { sigma_min: 0.002, sigma_max: 80.0, sigma_data: 0.5 }
+        Self { sigma_min: 0.002, sigma_max: 80.0, sigma_data: 0.5, prior_of_data: false }
     }
 }
 
@@ -98,6 +103,17 @@ impl Process for Edm {
 
     fn sigma_data(&self) -> f64 {
         self.sigma_data
+    }
+
+    fn prior(
+        &self,
+        like: &State,
+        endpoint: Option<&State>,
+        at: Level,
+        noise: &mut dyn Noise,
+    ) -> Result<State> {
+        let unit = unit_prior(like, endpoint, at, noise)?;
+        Ok(unit * if self.prior_of_data { at.sigma.hypot(1.0) } else { at.sigma })
     }
 }
 

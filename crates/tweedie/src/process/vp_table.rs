@@ -57,6 +57,8 @@ pub enum Betas {
     ScaledLinear,
     /// From the squared cosine, each at most 0.999 (Nichol and Dhariwal 2021).
     SquaredcosCapV2,
+    /// `beta` is a sigmoid of the step between -6 and 6 (Xu et al. 2022, GeoDiff).
+    Sigmoid,
 }
 
 /// The settings of a table.
@@ -76,6 +78,12 @@ pub struct Table {
     /// Whether the path is shifted and scaled so that the last step holds no signal,
     /// `rescale_betas_zero_snr` in diffusers. The default, no, is the paper's.
     pub zero_terminal_snr: bool,
+    /// The share of signal, `alpha^2`, that the last step is said to hold in place of the table's
+    /// own: 2^-24 in diffusers' Euler and multistep classes with zero terminal SNR. None by default.
+    pub last_signal: Option<f64>,
+    /// Whether the table is rounded to 32 bits where diffusers does it, which moves the cleanest
+    /// levels by parts in 10^4. The default is no.
+    pub single: bool,
     /// Whether a run starts from noise of standard deviation `sigma` of its first level, as
     /// diffusers' Euler and Heun classes do on linspace and trailing spacings, in place of 1. The
     /// default, no, is the paper's.
@@ -91,6 +99,8 @@ impl Default for Table {
             beta_end: 0.02,
             trained_betas: None,
             zero_terminal_snr: false,
+            last_signal: None,
+            single: false,
             prior_sigma: false,
         }
     }
@@ -120,6 +130,10 @@ impl Table {
             Betas::Linear => ramp(self.beta_start, self.beta_end, i),
             Betas::ScaledLinear => ramp(self.beta_start.sqrt(), self.beta_end.sqrt(), i).powi(2),
             Betas::SquaredcosCapV2 => (1.0 - cosine(i + 1) / cosine(i)).min(0.999),
+            Betas::Sigmoid => {
+                let share = 1.0 / (1.0 + (-ramp(-6.0, 6.0, i)).exp());
+                self.beta_start + (self.beta_end - self.beta_start) * share
+            }
         };
         let betas = self.trained_betas.clone().unwrap_or_else(|| (0..n).map(beta).collect());
         match betas.iter().position(|&b| b.is_nan() || b <= 0.0 || b >= 1.0) {
@@ -147,16 +161,36 @@ impl VpTable {
     ///
     /// As [`Table::betas`].
     pub fn new(table: &Table) -> Result<Self> {
+        let round = |v: f64| if table.single { f64::from(v as f32) } else { v };
         let mut product = 1.0;
         let mut bars: Vec<f64> = Vec::new();
         for beta in table.betas()? {
-            product *= 1.0 - beta;
-            bars.push(product);
+            product *= round(1.0 - round(beta));
+            bars.push(round(product));
         }
         if table.zero_terminal_snr {
             rescale_to_zero(&mut bars);
         }
-        let log_sigmas = bars.iter().map(|&bar| 0.5 * ((1.0 - bar).ln() - bar.ln())).collect();
+        if let Some(signal) = table.last_signal {
+            if !(0.0..1.0).contains(&signal) {
+                let why = format!("{signal}, wanted 0 to 1");
+                return Err(Error::setting("vp-table:last_signal", why));
+            }
+            bars.pop();
+            bars.push(signal);
+        }
+        let log_sigma = |&bar: &f64| {
+            if table.single {
+                round(round(round(round(1.0 - bar) / bar).sqrt()).ln())
+            } else {
+                0.5 * ((1.0 - bar).ln() - bar.ln())
+            }
+        };
+        let log_sigmas: Vec<f64> = bars.iter().map(log_sigma).collect();
+        if log_sigmas.windows(2).any(|w| w[0].is_nan() || w[0] >= w[1]) {
+            let why = "the noise does not grow from step to step";
+            return Err(Error::setting("vp-table:betas", why));
+        }
         Ok(Self { log_sigmas, prior_sigma: table.prior_sigma })
     }
 

@@ -20,7 +20,8 @@ use crate::catalog::{Card, Seam, defaults_of};
 use crate::error::{Error, Result};
 use crate::noise::Noise;
 use crate::prediction::eps_of;
-use crate::sampler::{Claims, Entry, Eval, Sampler, Step};
+use crate::sampler::stride::landing;
+use crate::sampler::{Claims, Entry, Estimate, Eval, Sampler, Step};
 use crate::state::State;
 
 pub(crate) const CARD: Card = Card {
@@ -50,6 +51,9 @@ pub struct Ddim {
     /// How much noise a step adds, from 0, deterministic, to 1, DDPM's. The default, 0, is the
     /// paper's.
     pub eta: f64,
+    /// Whether a step goes an even stride of the table down, whatever the grid's next level is, as
+    /// in diffusers. The default is no.
+    pub even: bool,
 }
 
 impl Ddim {
@@ -68,7 +72,7 @@ impl Ddim {
 
 impl Sampler for Ddim {
     fn claims(&self) -> Claims {
-        Claims { order: 1, nfe: 1, stochastic: self.eta > 0.0 }
+        Claims { order: 1, nfe: 1, first: 0, stochastic: self.eta > 0.0 }
     }
 
     fn step(
@@ -78,11 +82,11 @@ impl Sampler for Ddim {
         step: &Step<'_>,
         noise: &mut dyn Noise,
     ) -> Result<State> {
-        let (from, to) = (step.from, step.to);
-        let x0 = eval.at(&x, from)?;
-        let c = (-step.h()).exp();
+        let (from, to) = (step.from, landing(step, self.even));
+        let Estimate { x0, before } = eval.estimate(&x, from)?;
+        let c = (from.lambda() - to.lambda()).exp();
         let std = self.eta * to.sigma * (1.0 - c * c).sqrt();
-        let eps = eps_of(&x, &x0, from);
+        let eps = eps_of(&x, &before, from);
         let mean = x0 * to.alpha + eps * (to.sigma * to.sigma - std * std).max(0.0).sqrt();
         if std == 0.0 {
             return Ok(mean);
@@ -106,7 +110,7 @@ mod tests {
         let (s, t) = (Level::vp(0.6, -0.4), Level::vp(0.4, 0.7));
         let (bar, prev) = (s.alpha_bar(), t.alpha_bar());
         let std = ((1.0 - prev) / (1.0 - bar)).sqrt() * (1.0 - bar / prev).sqrt();
-        let mut half = Ddim { eta: 0.5 };
+        let mut half = Ddim { eta: 0.5, even: false };
         let with = step(&mut half, (s, t), (0, 9), (0.3, 0.9), 1.0);
         let without = step(&mut half, (s, t), (0, 9), (0.3, 0.9), 0.0);
         assert!((with - without - 0.5 * std).abs() < 1e-14);
@@ -116,10 +120,12 @@ mod tests {
     fn the_ends_are_the_estimate_and_the_noise() {
         let dark = Level::new(1.0, 0.0, 1.0);
         let t = Level::vp(0.4, 0.7);
-        let mut ddim = Ddim { eta: 1.0 };
+        let mut ddim = Ddim { eta: 1.0, even: false };
         assert_eq!(step(&mut ddim, (t, Level::CLEAN), (8, 9), (0.3, 0.9), 5.0), 0.9);
         let fresh = step(&mut ddim, (dark, t), (0, 9), (0.3, 0.9), 2.0);
         assert!((fresh - (t.alpha * 0.9 + t.sigma * 2.0)).abs() < 1e-15);
-        assert!(Ddim { eta: 1.5 }.checked().is_err() && Ddim { eta: f64::NAN }.checked().is_err());
+        for eta in [1.5, f64::NAN] {
+            assert!(Ddim { eta, even: false }.checked().is_err());
+        }
     }
 }

@@ -13,8 +13,7 @@
 //! ```
 //!
 //! The small variance is right for data at a point, the large one for data of unit variance
-//! (section 3.2 there). A step to clean data adds no noise; diffusers' class adds the large one there
-//! where its steps are offset.
+//! (section 3.2 there). A step to clean data adds no noise unless `noisy_end` says so.
 
 use serde::{Deserialize, Serialize};
 
@@ -61,11 +60,14 @@ pub enum Variance {
 pub struct Ddpm {
     /// The variance of the step. The paper finds both alike; the default is the small one.
     pub variance: Variance,
+    /// Whether the step to clean data draws noise too, as diffusers' class does with the large
+    /// variance where its steps are offset. The default is no.
+    pub noisy_end: bool,
 }
 
 impl Sampler for Ddpm {
     fn claims(&self) -> Claims {
-        Claims { order: 1, nfe: 1, stochastic: true }
+        Claims { order: 1, nfe: 1, first: 0, stochastic: true }
     }
 
     fn step(
@@ -80,7 +82,8 @@ impl Sampler for Ddpm {
         let c = (-step.h()).exp();
         let share = 1.0 - c * c;
         let mean = x0 * (to.alpha * share) + x * (c * to.sigma / from.sigma);
-        if to.sigma == 0.0 {
+        let noisy = self.noisy_end && from.t > 0.0 && self.variance == Variance::Large;
+        if to.sigma == 0.0 && !noisy {
             return Ok(mean);
         }
         let std = share.sqrt()
@@ -112,7 +115,8 @@ mod tests {
         for (variance, wanted) in
             [(Variance::Small, (1.0 - prev) / (1.0 - bar) * b), (Variance::Large, b)]
         {
-            let found = step(&mut Ddpm { variance }, (s, t), (0, 9), (0.3, 0.9), 1.5);
+            let mut ddpm = Ddpm { variance, ..Ddpm::default() };
+            let found = step(&mut ddpm, (s, t), (0, 9), (0.3, 0.9), 1.5);
             assert!((found - (mean + wanted.sqrt() * 1.5)).abs() < 1e-14, "{variance:?}");
         }
     }
@@ -121,7 +125,7 @@ mod tests {
     fn the_last_step_is_the_estimate() {
         let t = Level::vp(0.4, 0.7);
         for variance in [Variance::Small, Variance::Large] {
-            let mut ddpm = Ddpm { variance };
+            let mut ddpm = Ddpm { variance, ..Ddpm::default() };
             assert_eq!(step(&mut ddpm, (t, Level::CLEAN), (8, 9), (0.3, 0.9), 5.0), 0.9);
         }
     }

@@ -73,11 +73,14 @@ pub struct Settings {
     /// Whether the last step of a run of fewer than 15 is of first order. The default, yes, is the
     /// paper's advice for few steps.
     pub lower_order_final: bool,
+    /// Whether the last step is of first order in any run. The default is no; a step to clean data
+    /// always is.
+    pub euler_at_final: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { solver: Solver::Midpoint, lower_order_final: true }
+        Self { solver: Solver::Midpoint, lower_order_final: true, euler_at_final: false }
     }
 }
 
@@ -90,7 +93,7 @@ impl Dpmpp2m {
 
 impl Sampler for Dpmpp2m {
     fn claims(&self) -> Claims {
-        Claims { order: 2, nfe: 1, stochastic: false }
+        Claims { order: 2, nfe: 1, first: 0, stochastic: false }
     }
 
     fn reset(&mut self) {
@@ -110,7 +113,8 @@ impl Sampler for Dpmpp2m {
         let shrink = to.sigma / from.sigma;
         let gain = -to.alpha * (-h).exp_m1();
         let first = x * shrink + x0.clone() * gain;
-        let few = self.settings.lower_order_final && step.is_last() && step.count < FEW;
+        let few = self.settings.lower_order_final && step.count < FEW;
+        let few = step.is_last() && (few || self.settings.euler_at_final);
         let Some(d1) = slope(last, &x0, step).filter(|_| !few) else { return Ok(first) };
         let weight = match self.settings.solver {
             Solver::Midpoint => 0.5 * gain,

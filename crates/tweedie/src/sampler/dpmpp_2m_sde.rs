@@ -61,11 +61,20 @@ pub struct Settings {
     /// Whether the last step of a run of fewer than 15 is of first order. The default, yes, is the
     /// paper's advice for few steps.
     pub lower_order_final: bool,
+    /// Whether the last step is of first order in any run. The default is no; a step to clean data
+    /// always is.
+    pub euler_at_final: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { solver: Solver::Midpoint, eta: 1.0, s_noise: 1.0, lower_order_final: true }
+        Self {
+            solver: Solver::Midpoint,
+            eta: 1.0,
+            s_noise: 1.0,
+            lower_order_final: true,
+            euler_at_final: false,
+        }
     }
 }
 
@@ -92,7 +101,7 @@ impl Dpmpp2mSde {
 impl Sampler for Dpmpp2mSde {
     fn claims(&self) -> Claims {
         let stochastic = self.settings.eta * self.settings.s_noise > 0.0;
-        Claims { order: 2, nfe: 1, stochastic }
+        Claims { order: 2, nfe: 1, first: 0, stochastic }
     }
 
     fn reset(&mut self) {
@@ -114,7 +123,8 @@ impl Sampler for Dpmpp2mSde {
         let g = h + damp;
         let gain = -to.alpha * (-g).exp_m1();
         let mut next = x * (to.sigma / from.sigma * (-damp).exp()) + x0.clone() * gain;
-        let few = self.settings.lower_order_final && step.is_last() && step.count < FEW;
+        let few = self.settings.lower_order_final && step.count < FEW;
+        let few = step.is_last() && (few || self.settings.euler_at_final);
         if let Some(d1) = slope(last, &x0, step).filter(|_| !few) {
             let weight = match self.settings.solver {
                 Solver::Midpoint => 0.5 * gain,

@@ -88,7 +88,7 @@ impl Euler {
 
 impl Sampler for Euler {
     fn claims(&self) -> Claims {
-        Claims { order: 1, nfe: 1, stochastic: self.s_churn > 0.0 }
+        Claims { order: 1, nfe: 1, first: 0, stochastic: self.s_churn > 0.0 }
     }
 
     fn step(

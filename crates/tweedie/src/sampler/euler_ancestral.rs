@@ -82,7 +82,7 @@ impl EulerAncestral {
 
 impl Sampler for EulerAncestral {
     fn claims(&self) -> Claims {
-        Claims { order: 1, nfe: 1, stochastic: self.eta > 0.0 && self.s_noise > 0.0 }
+        Claims { order: 1, nfe: 1, first: 0, stochastic: self.eta > 0.0 && self.s_noise > 0.0 }
     }
 
     fn step(

@@ -141,7 +141,7 @@ impl Heun {
 
 impl Sampler for Heun {
     fn claims(&self) -> Claims {
-        Claims { order: 2, nfe: 2, stochastic: self.s_churn > 0.0 }
+        Claims { order: 2, nfe: 2, first: 0, stochastic: self.s_churn > 0.0 }
     }
 
     fn step(

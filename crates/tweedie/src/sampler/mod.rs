@@ -5,21 +5,42 @@ use std::fmt::Debug;
 pub mod blend;
 pub mod ddim;
 pub mod ddpm;
+pub mod deis;
+pub mod dpm2;
+pub mod dpm2_ancestral;
+pub mod dpm_singlestep;
+pub mod dpm_solver;
 pub mod dpmpp_2m;
 pub mod dpmpp_2m_sde;
+pub mod dpmpp_sde;
 pub mod euler;
 pub mod euler_ancestral;
 pub mod heun;
+pub mod lcm;
+pub mod lms;
+pub mod pndm;
+mod stride;
+pub mod tcd;
 pub mod unipc;
 
 pub use blend::Blend;
 pub use ddim::Ddim;
 pub use ddpm::Ddpm;
+pub use deis::Deis;
+pub use dpm_singlestep::DpmSinglestep;
+pub use dpm_solver::DpmSolver;
+pub use dpm2::Dpm2;
+pub use dpm2_ancestral::Dpm2Ancestral;
 pub use dpmpp_2m::Dpmpp2m;
 pub use dpmpp_2m_sde::Dpmpp2mSde;
+pub use dpmpp_sde::DpmppSde;
 pub use euler::Euler;
 pub use euler_ancestral::EulerAncestral;
 pub use heun::Heun;
+pub use lcm::Lcm;
+pub use lms::Lms;
+pub use pndm::Pndm;
+pub use tcd::Tcd;
 pub use unipc::Unipc;
 
 use crate::catalog::{Card, Made};
@@ -47,6 +68,16 @@ pub trait Eval {
         self.x0(x, &Levels::One(level))
     }
 
+    /// The estimate as [`Eval::at`] gives it, and as it was before a guide clipped it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Eval::x0`].
+    fn estimate(&mut self, x: &State, level: Level) -> Result<Estimate> {
+        let x0 = self.at(x, level)?;
+        Ok(Estimate { before: x0.clone(), x0 })
+    }
+
     /// Where a network that is told its goal says `x` goes; `None` where the network cannot be told.
     ///
     /// # Errors
@@ -55,6 +86,15 @@ pub trait Eval {
     fn jump(&mut self, _x: &State, _from: Level, _to: Level) -> Result<Option<State>> {
         Ok(None)
     }
+}
+
+/// An estimate of the clean sample, before and after guides that clip.
+#[derive(Clone, Debug)]
+pub struct Estimate {
+    /// The estimate.
+    pub x0: State,
+    /// What it was before clipping; the direction of the noise follows from this one.
+    pub before: State,
 }
 
 /// One step of a run.
@@ -93,12 +133,14 @@ pub(crate) fn at_least_zero(key: &str, value: f64) -> Result<()> {
 }
 
 /// What a sampler promises; conformance holds it to this.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
     /// Order of convergence to the probability-flow solution, or weak order for stochastic ones.
     pub order: u8,
     /// Evaluations of the denoiser in a step.
     pub nfe: u8,
+    /// Evaluations that the first steps of a run take beyond that.
+    pub first: u8,
     /// Whether it draws noise.
     pub stochastic: bool,
 }
@@ -156,11 +198,21 @@ pub type Entry = Made<dyn Sampler>;
 pub(crate) const ENTRIES: &[Entry] = &[
     ddim::ENTRY,
     ddpm::ENTRY,
+    deis::ENTRY,
+    dpm2::ENTRY,
+    dpm2_ancestral::ENTRY,
+    dpm_singlestep::ENTRY,
+    dpm_solver::ENTRY,
     dpmpp_2m::ENTRY,
     dpmpp_2m_sde::ENTRY,
+    dpmpp_sde::ENTRY,
     euler::ENTRY,
     euler_ancestral::ENTRY,
     heun::ENTRY,
+    lcm::ENTRY,
+    lms::ENTRY,
+    pndm::ENTRY,
+    tcd::ENTRY,
     unipc::ENTRY,
 ];
 

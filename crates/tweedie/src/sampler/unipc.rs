@@ -26,6 +26,8 @@ use crate::catalog::{Card, Seam, defaults_of};
 use crate::error::{Error, Result};
 use crate::level::Level;
 use crate::noise::Noise;
+use crate::prediction::eps_of;
+use crate::sampler::dpm_solver::Space;
 use crate::sampler::{Claims, Entry, Eval, Sampler, Step};
 use crate::state::State;
 
@@ -73,6 +75,9 @@ pub struct Settings {
     /// Whether the order runs down to 1 over the last steps. The default, yes, is the paper's
     /// advice for few steps.
     pub lower_order_final: bool,
+    /// Which estimate is taken for a polynomial: the data, or the noise (Algorithms 1 and 2 of the
+    /// paper; guides that clip do not count there, as in diffusers). The default is the data.
+    pub space: Space,
 }
 
 impl Default for Settings {
@@ -82,6 +87,7 @@ impl Default for Settings {
             variant: Variant::Bh2,
             disable_corrector: Vec::new(),
             lower_order_final: true,
+            space: Space::Data,
         }
     }
 }
@@ -117,11 +123,21 @@ impl Unipc {
     fn update(&self, x: &State, to: Level, order: usize, ahead: Option<&State>) -> Option<State> {
         let ((from, m0), past) = self.past.split_last()?;
         let h = to.lambda() - from.lambda();
-        let phi = (-h).exp_m1();
-        let mut next = x.clone() * (to.sigma / from.sigma) - m0.clone() * (to.alpha * phi);
+        // The exponent, and what the estimate and the sum are multiplied by.
+        let (z, scale, mut next) = match self.settings.space {
+            Space::Data => {
+                let linear = x.clone() * (to.sigma / from.sigma);
+                (-h, to.alpha, linear - m0.clone() * (to.alpha * (-h).exp_m1()))
+            }
+            Space::Noise => {
+                // sigma_t (e^h - 1) without infinity.
+                let gain = to.alpha * from.sigma_edm() - to.sigma;
+                (h, to.sigma, x.clone() * (to.alpha / from.alpha) - m0.clone() * gain)
+            }
+        };
         let b = match self.settings.variant {
-            Variant::Bh1 if h.is_finite() => -h,
-            _ => phi,
+            Variant::Bh1 if h.is_finite() => z,
+            _ => z.exp_m1(),
         };
         let mut points: Vec<(f64, &State)> = past
             .iter()
@@ -135,11 +151,11 @@ impl Unipc {
         let rho = if simple {
             vec![0.5; points.len()]
         } else {
-            weights(&points.iter().map(|(r, _)| *r).collect::<Vec<_>>(), h, b)
+            weights(&points.iter().map(|(r, _)| *r).collect::<Vec<_>>(), z, b)
         };
         for ((r, m), rho) in points.into_iter().zip(rho) {
             let d = (m.clone() - m0.clone()) * (1.0 / r);
-            next = next - d * (to.alpha * b * rho);
+            next = next - d * (scale * b * rho);
         }
         Some(next)
     }
@@ -149,7 +165,7 @@ impl Sampler for Unipc {
     fn claims(&self) -> Claims {
         // The first step is of order 1, corrected to a local error of h^3; the last is uncorrected.
         let (p, most) = (self.settings.order, if self.settings.lower_order_final { 2 } else { 3 });
-        Claims { order: (p + 1).min(most) as u8, nfe: 1, stochastic: false }
+        Claims { order: (p + 1).min(most) as u8, nfe: 1, first: 0, stochastic: false }
     }
 
     fn reset(&mut self) {
@@ -164,7 +180,17 @@ impl Sampler for Unipc {
         step: &Step<'_>,
         _noise: &mut dyn Noise,
     ) -> Result<State> {
-        let m = eval.at(&x, step.from)?;
+        let m = match self.settings.space {
+            Space::Data => eval.at(&x, step.from)?,
+            Space::Noise => eps_of(&x, &eval.estimate(&x, step.from)?.before, step.from),
+        };
+        if self.settings.space == Space::Noise && step.h().is_infinite() {
+            self.past.clear();
+            self.begun = None;
+            let (from, to) = (step.from, step.to);
+            let x0 = (x - m.clone() * from.sigma) * (1.0 / from.alpha);
+            return Ok(x0 * to.alpha + m * to.sigma);
+        }
         let skip = |i: usize| self.settings.disable_corrector.contains(&i);
         let corrected = match &self.begun {
             Some((before, order)) if step.index > 0 && !skip(step.index - 1) => {
@@ -201,13 +227,13 @@ impl Sampler for Unipc {
     }
 }
 
-/// `rho` of `sum_i rho_i r_i^(k-1) = k! phi_k / B`, for `k` up to the count of points.
-fn weights(r: &[f64], h: f64, b: f64) -> Vec<f64> {
+/// `rho` of `sum_i rho_i r_i^(k-1) = k! phi_k / B`, for `k` up to the count of points, at `z = -h` in
+/// the data and `h` in the noise.
+fn weights(r: &[f64], z: f64, b: f64) -> Vec<f64> {
     let n = r.len();
     let mut rows: Vec<Vec<f64>> = Vec::with_capacity(n);
     let mut factorial = 1.0;
-    // phi_1 = (e^z - 1) / z and phi_(k+1) = (phi_k - 1 / k!) / z at z = -h.
-    let z = -h;
+    // phi_1 = (e^z - 1) / z and phi_(k+1) = (phi_k - 1 / k!) / z.
     let mut phi = if z.is_finite() { z.exp_m1() / z - 1.0 } else { -1.0 };
     for k in 1..=n {
         let mut row: Vec<f64> = r.iter().map(|r| r.powi(k as i32 - 1)).collect();
@@ -255,7 +281,7 @@ mod tests {
         };
         let r = [-0.8, -2.1, 1.0];
         let b = (-h).exp_m1();
-        let rho = weights(&r, h, b);
+        let rho = weights(&r, -h, b);
         for k in 1..=3 {
             let sum: f64 = r.iter().zip(&rho).map(|(r, w)| w * r.powi(k - 1)).sum();
             assert!((-b * sum - moment(k)).abs() < 1e-8, "moment {k}");

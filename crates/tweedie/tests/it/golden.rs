@@ -54,7 +54,7 @@ fn spacing(class: &str, config: &Value) -> PartSpec {
         return PartSpec::named("shifted").with("shift", config["shift"].as_f64().unwrap());
     }
     if on("use_karras_sigmas") {
-        return PartSpec::named("karras").with("round", multistep);
+        return PartSpec::named("karras").with("told", if multistep { "nearest" } else { "exact" });
     }
     if on("use_exponential_sigmas") {
         return PartSpec::named("exponential");

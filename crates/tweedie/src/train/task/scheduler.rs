@@ -29,6 +29,7 @@ pub(crate) fn of(objective: &ObjectiveSettings) -> Result<SchedulerConfig> {
             vp_table::Betas::Linear => BetaSchedule::Linear,
             vp_table::Betas::ScaledLinear => BetaSchedule::ScaledLinear,
             vp_table::Betas::SquaredcosCapV2 => BetaSchedule::SquaredcosCapV2,
+            vp_table::Betas::Sigmoid => BetaSchedule::Sigmoid,
         },
         trained_betas: table.trained_betas,
         rescale_betas_zero_snr: table.zero_terminal_snr,
