@@ -219,12 +219,7 @@ impl<'m> Run<'m> {
             last: None,
             observer,
         };
-        // Between equal levels there is nothing to solve, and a solver's formula is 0 by 0.
-        let stepped = if from.sigma * to.alpha == to.sigma * from.alpha {
-            asked.at(&free, from).map(|_| free * (to.alpha / from.alpha))
-        } else {
-            self.parts.sampler.step(&mut asked, free, &step, self.parts.noise.as_mut())
-        };
+        let stepped = self.parts.sampler.step(&mut asked, free, &step, self.parts.noise.as_mut());
         let (spent, last) = (asked.pass.cost, asked.last.take());
         self.cost.forward += spent.forward;
         self.cost.backward += spent.backward;

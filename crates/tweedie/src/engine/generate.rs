@@ -265,7 +265,8 @@ fn parts_of<'m>(
     let grid = spec.grid.as_ref().unwrap_or(&model.grid);
     let levels = grid.make(grid::entries(), Seam::Grid)?.levels(process, spec.steps)?;
     let guides = spec.guide_parts()?;
-    let guides = guides.iter().map(|g| g.make(guide::entries(), Seam::Guide));
+    let guides =
+        model.corrections.iter().chain(&guides).map(|g| g.make(guide::entries(), Seam::Guide));
     let taps =
         spec.taps.iter().map(|t| t.make(tap::entries(), Seam::Tap).map(tap::SharedTap::boxed));
     let seeds = (first..last).map(|k| spec.seed.wrapping_add(k as u64));

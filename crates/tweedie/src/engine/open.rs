@@ -7,7 +7,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::component;
-use crate::denoiser::{AskedClass, Asks, Network, NetworkDenoiser, Scaling, TimeCode};
+use crate::denoiser::{AskedClass, Asks, Network, NetworkDenoiser};
 use crate::engine::text::{Text, TextPart};
 use crate::error::{Error, Result};
 use crate::hub::folder::{Component, Folder};
@@ -49,6 +49,8 @@ pub struct Model {
     pub sampler: PartSpec,
     /// The LoRAs that act on it, see [`Model::with_loras`].
     pub loras: Vec<LoraUse>,
+    /// Guides that clip what the network says, outside all others, where its folder asks for them.
+    pub corrections: Vec<PartSpec>,
     folder: Folder,
     device: Device,
     hash: OnceLock<String>,
@@ -101,11 +103,7 @@ impl Model {
         let classes = class_count.map(|count| classes(&folder, count));
         Ok(Self {
             name: short_name(folder.name()),
-            denoiser: NetworkDenoiser {
-                network,
-                time: TimeCode::Steps(parts.train_steps),
-                scaling: Scaling::Predict(parts.prediction),
-            },
+            denoiser: NetworkDenoiser { network, time: parts.time, scaling: parts.scaling },
             shape,
             decoder,
             text,
@@ -114,6 +112,7 @@ impl Model {
             grid: parts.grid,
             sampler: parts.sampler,
             loras: Vec::new(),
+            corrections: parts.corrections,
             folder,
             device: device.clone(),
             hash: OnceLock::new(),

@@ -56,8 +56,11 @@ pub enum Last {
     Unscaled,
     /// As `unscaled`, after as many levels as a clean end has before it.
     ThenUnscaled,
-    /// At the last level before the end once more, as diffusers' multistep classes do with spaced
-    /// sigmas: the last step goes nowhere.
+    /// As `sigma-min`, after as many levels as a clean end has before it: where these go there
+    /// already, the last step goes nowhere.
+    Then,
+    /// At the last level before the end once more, as diffusers' UniPC and DEIS classes do with spaced
+    /// sigmas.
     Again,
 }
 
@@ -72,7 +75,7 @@ impl Last {
         let cleanest = process.at(process.ends().0);
         match self {
             Self::Clean => Level::CLEAN,
-            Self::SigmaMin => cleanest,
+            Self::SigmaMin | Self::Then => cleanest,
             Self::Unscaled | Self::ThenUnscaled => unscaled(cleanest),
             Self::Again => before.copied().unwrap_or(cleanest),
         }

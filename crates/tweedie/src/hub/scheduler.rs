@@ -15,28 +15,9 @@ use super::folder::{Component, class_of};
 use super::json;
 use crate::{Error, Result};
 
-/// The scheduler classes that are understood.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum SchedulerClass {
-    /// Denoising diffusion implicit models.
-    DDIMScheduler,
-    /// Denoising diffusion probabilistic models.
-    DDPMScheduler,
-    /// DPM-Solver and DPM-Solver++, multistep.
-    DPMSolverMultistepScheduler,
-    /// Euler ancestral.
-    EulerAncestralDiscreteScheduler,
-    /// Euler.
-    EulerDiscreteScheduler,
-    /// Euler on a flow.
-    FlowMatchEulerDiscreteScheduler,
-    /// Heun.
-    HeunDiscreteScheduler,
-    /// Pseudo numerical methods.
-    PNDMScheduler,
-    /// The unified predictor-corrector.
-    UniPCMultistepScheduler,
-}
+mod class;
+
+pub use class::SchedulerClass;
 
 /// How the betas grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,9 +129,9 @@ pub struct SchedulerConfig {
     pub use_karras_sigmas: Option<bool>,
     /// Spaces them evenly in the logarithm of sigma.
     pub use_exponential_sigmas: Option<bool>,
-    /// Spaces them by a beta distribution; not supported.
+    /// Spaces them by a beta distribution.
     pub use_beta_sigmas: Option<bool>,
-    /// Spaces them evenly in lambda; not supported.
+    /// Spaces them evenly in lambda.
     pub use_lu_lambdas: bool,
     /// Takes the levels of a flow.
     pub use_flow_sigmas: bool,
@@ -162,9 +143,9 @@ pub struct SchedulerConfig {
     pub sigma_max: Option<f64>,
     /// Where the last step leads.
     pub final_sigmas_type: FinalSigmas,
-    /// How sigma is read between trained steps; only `linear` is supported.
+    /// How sigma is read between trained steps: `linear` or `log_linear`.
     pub interpolation_type: String,
-    /// What the network is told; only `discrete` is supported.
+    /// What the network is told: `discrete` or `continuous`.
     pub timestep_type: String,
     /// The order of a multistep solver.
     pub solver_order: usize,
@@ -181,7 +162,7 @@ pub struct SchedulerConfig {
     pub lambda_min_clipped: f64,
     /// UniPC works on the estimate of the data.
     pub predict_x0: bool,
-    /// Steps without UniPC's corrector; only none is supported.
+    /// Steps without UniPC's corrector.
     pub disable_corrector: Vec<usize>,
     /// Another solver as UniPC's predictor; only `None` is supported.
     pub solver_p: Option<Value>,
@@ -199,6 +180,18 @@ pub struct SchedulerConfig {
     pub base_image_seq_len: usize,
     /// The longest sequence.
     pub max_image_seq_len: usize,
+    /// Steps that a consistency model was distilled at.
+    pub original_inference_steps: usize,
+    /// What a training step is multiplied by in its boundary condition.
+    pub timestep_scaling: f64,
+    /// The standard deviation of the data in EDM's preconditioning.
+    pub sigma_data: f64,
+    /// How EDM's classes space their sigmas: `karras` or `exponential`.
+    pub sigma_schedule: String,
+    /// The exponent of the first.
+    pub rho: f64,
+    /// The seed of a Brownian tree of its own; only none, the run's seed, is supported.
+    pub noise_sampler_seed: Option<u64>,
     /// Runs a flow backwards; not supported.
     pub invert_sigmas: bool,
     /// Stretches the levels to end there; not supported.
@@ -209,145 +202,40 @@ pub struct SchedulerConfig {
     pub stochastic_sampling: bool,
 }
 
-impl SchedulerClass {
-    /// Every class, in order.
-    pub const ALL: [Self; 9] = [
-        Self::DDIMScheduler,
-        Self::DDPMScheduler,
-        Self::DPMSolverMultistepScheduler,
-        Self::EulerAncestralDiscreteScheduler,
-        Self::EulerDiscreteScheduler,
-        Self::FlowMatchEulerDiscreteScheduler,
-        Self::HeunDiscreteScheduler,
-        Self::PNDMScheduler,
-        Self::UniPCMultistepScheduler,
-    ];
-
-    /// Its name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::DDIMScheduler => "DDIMScheduler",
-            Self::DDPMScheduler => "DDPMScheduler",
-            Self::DPMSolverMultistepScheduler => "DPMSolverMultistepScheduler",
-            Self::EulerAncestralDiscreteScheduler => "EulerAncestralDiscreteScheduler",
-            Self::EulerDiscreteScheduler => "EulerDiscreteScheduler",
-            Self::FlowMatchEulerDiscreteScheduler => "FlowMatchEulerDiscreteScheduler",
-            Self::HeunDiscreteScheduler => "HeunDiscreteScheduler",
-            Self::PNDMScheduler => "PNDMScheduler",
-            Self::UniPCMultistepScheduler => "UniPCMultistepScheduler",
-        }
-    }
-
-    /// The fields that the class has.
-    #[must_use]
-    pub fn fields(self) -> Vec<&'static str> {
-        let betas =
-            ["num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"];
-        let spacing = ["prediction_type", "timestep_spacing", "steps_offset"];
-        let threshold = ["thresholding", "dynamic_thresholding_ratio", "sample_max_value"];
-        let clip = ["clip_sample", "clip_sample_range"];
-        let sigmas = ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"];
-        let multistep = [
-            "solver_order",
-            "solver_type",
-            "lower_order_final",
-            "use_flow_sigmas",
-            "flow_shift",
-            "final_sigmas_type",
-            "use_dynamic_shifting",
-            "time_shift_type",
-        ];
-        let zero = ["rescale_betas_zero_snr"];
-        let parts: &[&[&str]] = match self {
-            Self::DDIMScheduler => {
-                &[&betas, &spacing, &threshold, &clip, &zero, &["set_alpha_to_one"]]
-            }
-            Self::DDPMScheduler => {
-                &[&betas, &spacing, &threshold, &clip, &zero, &["variance_type"]]
-            }
-            Self::DPMSolverMultistepScheduler => &[
-                &betas,
-                &spacing,
-                &threshold,
-                &sigmas,
-                &multistep,
-                &zero,
-                &[
-                    "algorithm_type",
-                    "euler_at_final",
-                    "use_lu_lambdas",
-                    "lambda_min_clipped",
-                    "variance_type",
-                ],
-            ],
-            Self::EulerAncestralDiscreteScheduler => &[&betas, &spacing, &zero],
-            Self::EulerDiscreteScheduler => &[
-                &betas,
-                &spacing,
-                &sigmas,
-                &zero,
-                &[
-                    "interpolation_type",
-                    "sigma_min",
-                    "sigma_max",
-                    "timestep_type",
-                    "final_sigmas_type",
-                ],
-            ],
-            Self::FlowMatchEulerDiscreteScheduler => &[
-                &sigmas,
-                &[
-                    "num_train_timesteps",
-                    "shift",
-                    "use_dynamic_shifting",
-                    "base_shift",
-                    "max_shift",
-                    "base_image_seq_len",
-                    "max_image_seq_len",
-                    "invert_sigmas",
-                    "shift_terminal",
-                    "time_shift_type",
-                    "stochastic_sampling",
-                ],
-            ],
-            Self::HeunDiscreteScheduler => &[&betas, &spacing, &sigmas, &clip],
-            Self::PNDMScheduler => &[&betas, &spacing, &["skip_prk_steps", "set_alpha_to_one"]],
-            Self::UniPCMultistepScheduler => &[
-                &betas,
-                &spacing,
-                &threshold,
-                &sigmas,
-                &multistep,
-                &zero,
-                &[
-                    "predict_x0",
-                    "disable_corrector",
-                    "solver_p",
-                    "sigma_min",
-                    "sigma_max",
-                    "shift_terminal",
-                ],
-            ],
-        };
-        parts.concat()
-    }
-}
-
 impl SchedulerConfig {
     /// The defaults of a class.
     #[must_use]
     pub fn new(class: SchedulerClass) -> Self {
         use SchedulerClass as C;
-        let leading = matches!(class, C::DDIMScheduler | C::DDPMScheduler | C::PNDMScheduler);
-        let heun = class == C::HeunDiscreteScheduler;
+        let leading = matches!(
+            class,
+            C::DDIMScheduler
+                | C::DDPMScheduler
+                | C::PNDMScheduler
+                | C::LCMScheduler
+                | C::TCDScheduler
+        );
+        let distilled = matches!(class, C::LCMScheduler | C::TCDScheduler);
+        let edm = matches!(class, C::EDMEulerScheduler | C::EDMDPMSolverMultistepScheduler);
+        let latent = distilled
+            || matches!(
+                class,
+                C::HeunDiscreteScheduler
+                    | C::KDPM2DiscreteScheduler
+                    | C::KDPM2AncestralDiscreteScheduler
+                    | C::DPMSolverSDEScheduler
+            );
         let text = str::to_owned;
         Self {
             class,
             num_train_timesteps: 1000,
-            beta_start: if heun { 0.00085 } else { 0.0001 },
-            beta_end: if heun { 0.012 } else { 0.02 },
-            beta_schedule: BetaSchedule::Linear,
+            beta_start: if latent { 0.00085 } else { 0.0001 },
+            beta_end: if latent { 0.012 } else { 0.02 },
+            beta_schedule: if distilled {
+                BetaSchedule::ScaledLinear
+            } else {
+                BetaSchedule::Linear
+            },
             trained_betas: None,
             rescale_betas_zero_snr: false,
             prediction_type: PredictionType::Epsilon,
@@ -362,7 +250,7 @@ impl SchedulerConfig {
             thresholding: false,
             dynamic_thresholding_ratio: 0.995,
             sample_max_value: 1.0,
-            set_alpha_to_one: class == C::DDIMScheduler,
+            set_alpha_to_one: class == C::DDIMScheduler || distilled,
             variance_type: (class == C::DDPMScheduler).then(|| text("fixed_small")),
             use_karras_sigmas: Some(false),
             use_exponential_sigmas: Some(false),
@@ -370,15 +258,23 @@ impl SchedulerConfig {
             use_lu_lambdas: false,
             use_flow_sigmas: false,
             flow_shift: 1.0,
-            sigma_min: None,
-            sigma_max: None,
+            sigma_min: edm.then_some(0.002),
+            sigma_max: edm.then_some(80.0),
             final_sigmas_type: FinalSigmas::Zero,
             interpolation_type: text("linear"),
             timestep_type: text("discrete"),
             solver_order: 2,
-            solver_type: text(if class == C::UniPCMultistepScheduler { "bh2" } else { "midpoint" }),
-            algorithm_type: text("dpmsolver++"),
-            lower_order_final: true,
+            solver_type: text(match class {
+                C::UniPCMultistepScheduler => "bh2",
+                C::DEISMultistepScheduler => "logrho",
+                _ => "midpoint",
+            }),
+            algorithm_type: text(if class == C::DEISMultistepScheduler {
+                "deis"
+            } else {
+                "dpmsolver++"
+            }),
+            lower_order_final: class != C::DPMSolverSinglestepScheduler,
             euler_at_final: false,
             lambda_min_clipped: f64::NEG_INFINITY,
             predict_x0: true,
@@ -391,6 +287,12 @@ impl SchedulerConfig {
             max_shift: Some(1.15),
             base_image_seq_len: 256,
             max_image_seq_len: 4096,
+            original_inference_steps: 50,
+            timestep_scaling: 10.0,
+            sigma_data: 0.5,
+            sigma_schedule: text("karras"),
+            rho: 7.0,
+            noise_sampler_seed: None,
             invert_sigmas: false,
             shift_terminal: None,
             time_shift_type: TimeShift::Exponential,
@@ -481,26 +383,34 @@ impl SchedulerConfig {
         let steps = self.num_train_timesteps;
         let betas = self.trained_betas.as_deref();
         let flow = self.prediction_type == PredictionType::FlowPrediction;
-        let may_flow = matches!(
-            self.class,
-            SchedulerClass::DPMSolverMultistepScheduler | SchedulerClass::UniPCMultistepScheduler
-        );
         let spacings = [self.use_karras_sigmas, self.use_exponential_sigmas, self.use_beta_sigmas];
         let spaced = spacings.iter().filter(|s| **s == Some(true)).count();
         let offset_most = steps.saturating_sub(1);
-        let solvers: &[&str] = if self.class == SchedulerClass::UniPCMultistepScheduler {
-            &["bh1", "bh2"]
-        } else {
-            &["midpoint", "heun"]
-        };
-        let algorithms = ["dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"];
+        let may_flow = self.class.fields().contains(&"use_flow_sigmas");
+        // A class that was swapped for another takes its words for the nearest of its own.
+        let solvers = ["midpoint", "heun", "logrho", "bh1", "bh2"];
+        let algorithms = ["dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++", "deis"];
+        let final_zero = self.final_sigmas_type == FinalSigmas::Zero;
+        let of_noise = ["dpmsolver", "sde-dpmsolver"].contains(&self.algorithm_type.as_str());
+        let solves = matches!(
+            self.class,
+            SchedulerClass::DPMSolverMultistepScheduler
+                | SchedulerClass::DPMSolverSinglestepScheduler
+        );
         let variances = ["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"];
         let variance = self.variance_type.as_deref();
         vec![
             ("num_train_timesteps", between(steps as f64, 1.0, 100_000.0)),
             ("beta_start", between(self.beta_start, f64::MIN_POSITIVE, 0.999_999)),
             ("beta_end", between(self.beta_end, self.beta_start, 0.999_999)),
-            ("beta_schedule", unsupported(self.beta_schedule == BetaSchedule::Sigmoid)),
+            (
+                "beta_schedule",
+                say(
+                    self.beta_schedule == BetaSchedule::Sigmoid
+                        && self.class != SchedulerClass::DDPMScheduler,
+                    format!("{} has no sigmoid", self.class.name()),
+                ),
+            ),
             (
                 "trained_betas",
                 betas.and_then(|b| {
@@ -529,25 +439,38 @@ impl SchedulerConfig {
                 "use_karras_sigmas",
                 say(spaced > 1, "only one of the spacings of sigma can be chosen".to_owned()),
             ),
-            ("use_beta_sigmas", unsupported(self.use_beta_sigmas == Some(true))),
-            ("use_lu_lambdas", unsupported(self.use_lu_lambdas)),
             ("flow_shift", between(self.flow_shift, 1e-3, 1e3)),
             ("sigma_min", self.sigma_min.and_then(|v| between(v, 0.0, 1e6))),
             (
                 "sigma_max",
                 self.sigma_max.and_then(|v| between(v, self.sigma_min.unwrap_or(0.0), 1e6)),
             ),
-            ("interpolation_type", unsupported(self.interpolation_type != "linear")),
-            ("timestep_type", unsupported(self.timestep_type != "discrete")),
+            ("interpolation_type", one_of(&self.interpolation_type, &["linear", "log_linear"])),
+            ("timestep_type", one_of(&self.timestep_type, &["discrete", "continuous"])),
             ("solver_order", between(self.solver_order as f64, 1.0, 3.0)),
-            ("solver_type", one_of(&self.solver_type, solvers)),
+            ("solver_type", one_of(&self.solver_type, &solvers)),
             ("algorithm_type", one_of(&self.algorithm_type, &algorithms)),
-            ("disable_corrector", unsupported(!self.disable_corrector.is_empty())),
+            (
+                "final_sigmas_type",
+                say(
+                    solves && of_noise && final_zero,
+                    format!("{} ends at `sigma_min`, not at `zero`", self.algorithm_type),
+                ),
+            ),
             ("solver_p", unsupported(self.solver_p.is_some())),
             (
                 "lambda_min_clipped",
                 say(self.lambda_min_clipped.is_nan(), "not a number".to_owned()),
             ),
+            (
+                "original_inference_steps",
+                between(self.original_inference_steps as f64, 1.0, steps as f64),
+            ),
+            ("timestep_scaling", between(self.timestep_scaling, f64::MIN_POSITIVE, 1e6)),
+            ("sigma_data", between(self.sigma_data, 1e-6, 1e6)),
+            ("sigma_schedule", one_of(&self.sigma_schedule, &["karras", "exponential"])),
+            ("rho", between(self.rho, 1e-3, 1e3)),
+            ("noise_sampler_seed", unsupported(self.noise_sampler_seed.is_some())),
             ("shift", between(self.shift, 1e-3, 1e3)),
             ("use_dynamic_shifting", unsupported(self.use_dynamic_shifting)),
             ("invert_sigmas", unsupported(self.invert_sigmas)),
@@ -650,7 +573,7 @@ mod tests {
             ("\"beta_strt\":1", "did you mean"),
             ("\"beta_start\":-1", "`beta_start`: wanted"),
             ("\"beta_end\":0.00001", "`beta_end`"),
-            ("\"beta_schedule\":\"sigmoid\"", "not supported"),
+            ("\"beta_schedule\":\"sigmoid\"", "no sigmoid"),
             ("\"beta_schedule\":\"cubic\"", "unknown variant"),
             ("\"trained_betas\":[0.1]", "wanted 1000 betas"),
             ("\"num_train_timesteps\":0", "wanted 1 to"),
@@ -660,8 +583,10 @@ mod tests {
         ] {
             assert!(in_class("DDIMScheduler", rest).contains(says), "{rest}");
         }
-        let euler = in_class("EulerDiscreteScheduler", "\"use_beta_sigmas\":true");
-        assert!(euler.contains("not supported"), "{euler}");
+        let euler = in_class("EulerDiscreteScheduler", "\"interpolation_type\":\"cubic\"");
+        assert!(euler.contains("log_linear"), "{euler}");
+        let ends = in_class("DPMSolverMultistepScheduler", "\"algorithm_type\":\"dpmsolver\"");
+        assert!(ends.contains("sigma_min"), "{ends}");
         let two = "\"use_karras_sigmas\":true,\"use_exponential_sigmas\":true";
         assert!(in_class("EulerDiscreteScheduler", two).contains("only one"));
         let clipped = in_class("DPMSolverMultistepScheduler", "\"lambda_min_clipped\":NaN");

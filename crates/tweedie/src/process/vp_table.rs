@@ -121,7 +121,20 @@ impl Table {
             let why = format!("{n} training steps, wanted 2 to {MOST}");
             return Err(Error::setting("vp-table:steps", why));
         }
-        let ramp = |a: f64, b: f64, i: usize| a + (b - a) * i as f64 / (n - 1) as f64;
+        let ramp = |a: f64, b: f64, i: usize| {
+            if !self.single {
+                return a + (b - a) * i as f64 / (n - 1) as f64;
+            }
+            // Torch's: from both ends, each number rounded once.
+            let (a, b) = (a as f32, b as f32);
+            let step = f64::from((b - a) / (n - 1) as f32);
+            let value = if i < n / 2 {
+                f64::from(a) + step * i as f64
+            } else {
+                f64::from(b) - step * (n - 1 - i) as f64
+            };
+            f64::from(value as f32)
+        };
         let cosine = |i: usize| {
             let t = i as f64 / n as f64;
             ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2)
@@ -151,6 +164,8 @@ impl Table {
 pub struct VpTable {
     /// `ln sigma_edm` at each training step, rising; infinite at the last with zero terminal SNR.
     log_sigmas: Vec<f64>,
+    /// The same as the time of a sigma is looked up in, in 32 bits where the table is.
+    looked_up: Vec<f64>,
     prior_sigma: bool,
 }
 
@@ -181,17 +196,20 @@ impl VpTable {
         }
         let log_sigma = |&bar: &f64| {
             if table.single {
-                round(round(round(round(1.0 - bar) / bar).sqrt()).ln())
+                round(round(round(1.0 - bar) / bar).sqrt()).ln()
             } else {
                 0.5 * ((1.0 - bar).ln() - bar.ln())
             }
         };
         let log_sigmas: Vec<f64> = bars.iter().map(log_sigma).collect();
-        if log_sigmas.windows(2).any(|w| w[0].is_nan() || w[0] >= w[1]) {
+        // What the last step is said to hold may be less noise than the step before has.
+        let checked = log_sigmas.len() - usize::from(table.last_signal.is_some());
+        if log_sigmas[..checked].windows(2).any(|w| w[0].is_nan() || w[0] >= w[1]) {
             let why = "the noise does not grow from step to step";
             return Err(Error::setting("vp-table:betas", why));
         }
-        Ok(Self { log_sigmas, prior_sigma: table.prior_sigma })
+        let looked_up = log_sigmas.iter().map(|&v| round(v)).collect();
+        Ok(Self { log_sigmas, looked_up, prior_sigma: table.prior_sigma })
     }
 
     fn last(&self) -> usize {
@@ -251,12 +269,12 @@ impl Process for VpTable {
 
     fn t_of_lambda(&self, lambda: f64) -> f64 {
         let wanted = -lambda;
-        let above = self.log_sigmas.partition_point(|&s| s <= wanted);
-        let low = above.saturating_sub(1).min(self.last() - 1);
+        let below = self.looked_up.iter().rposition(|&s| s <= wanted);
+        let low = below.unwrap_or(0).min(self.last() - 1);
         let w = match self.last_signal(low) {
             Some(signal) => 1.0 - Level::vp(0.0, lambda).alpha / signal,
             None => {
-                (wanted - self.log_sigmas[low]) / (self.log_sigmas[low + 1] - self.log_sigmas[low])
+                (wanted - self.looked_up[low]) / (self.looked_up[low + 1] - self.looked_up[low])
             }
         };
         (low as f64 + w.clamp(0.0, 1.0)) / self.log_sigmas.len() as f64

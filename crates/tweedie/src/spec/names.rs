@@ -28,6 +28,11 @@ const SAMPLERS: &[(&str, &str, &str)] = &[
     ("dpmpp_2m_sde_heun", "dpmpp-2m-sde:solver=heun", ""),
     ("dpmpp_2m_sde_heun_gpu", "dpmpp-2m-sde:solver=heun", ""),
     ("DPM++ 2M SDE Heun", "dpmpp-2m-sde:solver=heun", ""),
+    ("DPM++ 3M SDE", "dpm-solver:stochastic=true,solver=heun,lower_order_final=false", ""),
+    ("dpmpp_3m_sde", "dpm-solver:stochastic=true,solver=heun,lower_order_final=false", ""),
+    ("dpmpp_3m_sde_gpu", "dpm-solver:stochastic=true,solver=heun,lower_order_final=false", ""),
+    ("EDMEulerScheduler", "euler", ""),
+    ("EDMDPMSolverMultistepScheduler", "dpmpp-2m", ""),
 ];
 
 const GRIDS: &[(&str, &str)] = &[

@@ -21,6 +21,8 @@ mod pipelines;
 #[cfg(test)]
 mod prompts;
 #[cfg(test)]
+mod scheduler_runs;
+#[cfg(test)]
 mod tasks;
 #[cfg(test)]
 mod tidy;

@@ -17,6 +17,9 @@ const VARIANTS: &[&str] = &[
     "karras:rho=3,last=sigma-min",
     "karras:sigma_min=0.05,sigma_max=8",
     "exponential:last=sigma-min",
+    "beta:alpha=1,beta=2",
+    "karras:within=linspace",
+    "consistency:distilled=137",
     "log-snr:last=sigma-min",
     "log-snr:lambda_min=-2,lambda_max=2",
     "shifted:shift=1",
@@ -52,6 +55,9 @@ fn grids_fall_from_end_to_end() {
                     Err(Error::Unsupported { .. }) => break,
                     // One step has no room for a grid that ends where it begins.
                     Err(Error::Setting { .. }) if steps == 1 => continue,
+                    Err(Error::Setting { .. }) if part.name == "consistency" && steps > 50 => {
+                        continue;
+                    }
                     Err(other) => return Err(format!("{path}, {steps} steps: {other}")),
                 };
                 served += 1;
@@ -97,7 +103,6 @@ fn impossible_counts_are_refused_by_name() {
         ("karras:sigma_min=-1", 5),
         ("exponential", 0),
         ("log-snr", 0),
-        ("leading:last=sigma-min", 5),
     ] {
         let grid = parse(part).make(grid::entries(), Seam::Grid).unwrap();
         match grid.levels(table.as_ref(), steps) {

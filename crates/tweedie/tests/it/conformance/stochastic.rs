@@ -75,6 +75,7 @@ fn recursion(part: &PartSpec, axis: Axis, run: &Run<'_>) -> Affine {
     let word = |key: &str| part.settings.get(key).and_then(|v| v.as_str()).unwrap_or("").to_owned();
     let mut x = Affine(vec![0.0, 1.0]);
     let mut old: Option<(f64, Affine)> = None;
+    let mut olds: Vec<(f64, Affine)> = Vec::new();
     let count = run.levels.len() - 1;
     for (index, pair) in run.levels.windows(2).enumerate() {
         let (s, t) = (pair[0], pair[1]);
@@ -124,6 +125,69 @@ fn recursion(part: &PartSpec, axis: Axis, run: &Run<'_>) -> Affine {
                 old = Some((h, d));
                 next.draw(sj * (1.0 - (-2.0 * eta_h).exp()).sqrt()).times(t.alpha)
             }
+            "dpm2-ancestral" => {
+                let up =
+                    sj.min(number("eta", 1.0) * (sj * sj * (si * si - sj * sj) / (si * si)).sqrt());
+                let down = (sj * sj - up * up).sqrt();
+                let slope = y.plus(-1.0, &d).times(1.0 / si);
+                let middle = (0.5 * (si.ln() + down.ln())).exp();
+                let at = run.process.at_lambda(-middle.ln());
+                let half = y.plus(middle - si, &slope);
+                let there = axis.x0(&half.times(at.alpha), at);
+                let slope = half.plus(-1.0, &there).times(1.0 / middle);
+                y.plus(down - si, &slope).draw(up).times(t.alpha)
+            }
+            "dpmpp-sde" => {
+                let split = |v: f64| {
+                    let up = v.min((v * v * (si * si - v * v) / (si * si)).sqrt());
+                    ((v * v - up * up).sqrt(), up)
+                };
+                let middle = (0.5 * (si.ln() + sj.ln())).exp();
+                let at = run.process.at_lambda(-middle.ln());
+                let (down, up) = split(middle);
+                let half = y.times(down / si).plus(1.0 - down / si, &d).draw(up);
+                let there = axis.x0(&half.times(at.alpha), at);
+                let (down, up) = split(sj);
+                let mut first = vec![0.0; half.0.len()];
+                first[half.0.len() - 1] = ((si - middle) / (si - sj)).sqrt();
+                let next = y.times(down / si).plus(1.0 - down / si, &there);
+                let next = next.plus(up, &Affine(first));
+                next.draw(up * ((middle - sj) / (si - sj)).sqrt()).times(t.alpha)
+            }
+            "dpm-solver" => {
+                // k-diffusion's DPM++ 3M SDE.
+                let h = t.lambda() - s.lambda();
+                let h_eta = 2.0 * h;
+                let mut next = y.times((-h_eta).exp()).plus(1.0 - (-h_eta).exp(), &d);
+                let phi_2 = ((-h_eta).exp() - 1.0) / h_eta + 1.0;
+                match olds.as_slice() {
+                    [] => {}
+                    [(h_1, d_1)] => next = next.plus(phi_2, &d.plus(-1.0, d_1).times(h / h_1)),
+                    [.., (h_2, d_2), (h_1, d_1)] => {
+                        let (r0, r1) = (h_1 / h, h_2 / h);
+                        let a = d.plus(-1.0, d_1).times(1.0 / r0);
+                        let b = d_1.plus(-1.0, d_2).times(1.0 / r1);
+                        let bend = a.plus(-1.0, &b).times(1.0 / (r0 + r1));
+                        let phi_3 = phi_2 / h_eta - 0.5;
+                        next = next.plus(phi_2, &a.plus(r0, &bend)).plus(-phi_3, &bend);
+                    }
+                }
+                olds.push((h, d));
+                next.draw(sj * (1.0 - (-h_eta).exp()).sqrt()).times(t.alpha)
+            }
+            "lcm" => {
+                let scaled: f64 = s.t * 1000.0 * 10.0;
+                let (skip, out) =
+                    (0.25 / (scaled * scaled + 0.25), scaled / (scaled * scaled + 0.25).sqrt());
+                d.times(out).plus(skip, &x).times(t.alpha).draw(t.sigma)
+            }
+            "tcd" => {
+                let below = run.process.at(0.7 * t.t);
+                let eps = x.plus(-s.alpha, &d).times(1.0 / s.sigma);
+                let ratio = t.alpha / below.alpha;
+                let reached = d.times(below.alpha).plus(below.sigma, &eps).times(ratio);
+                reached.draw((t.sigma.powi(2) - (ratio * below.sigma).powi(2)).sqrt())
+            }
             "euler" | "heun" => {
                 let gamma = (number("s_churn", 0.0) / count as f64).min(2.0_f64.sqrt() - 1.0);
                 let hat = si * (1.0 + gamma);
@@ -157,7 +221,9 @@ fn probed(
     levels: &[Level],
 ) -> ([f64; 2], [[f64; 2]; 2]) {
     let steps = levels.len() - 1;
-    let rows = 3 + 2 * steps;
+    // Up to two draws a step; those that are not asked for move nothing.
+    let draws = 2 * steps;
+    let rows = 3 + 2 * draws;
     let mut starts = vec![vec![0.0; 2]; rows];
     starts[1][0] = 1.0;
     starts[2][1] = 1.0;
@@ -168,7 +234,7 @@ fn probed(
         unit[4 + 2 * k][1] = 1.0;
         state(&unit)
     };
-    let tape: Vec<State> = (0..steps).map(draw).collect();
+    let tape: Vec<State> = (0..draws).map(draw).collect();
     let tape: Box<dyn Noise> = Box::new(Recorded::new(tape));
     let (end, _) = walk(world, process, levels, made(part), tape, like).unwrap();
     let end = end.to_rows();

@@ -19,7 +19,7 @@ struct History {
 
 impl Sampler for History {
     fn claims(&self) -> Claims {
-        Claims { order: 1, nfe: 1, stochastic: false }
+        Claims { order: 1, nfe: 1, first: 0, stochastic: false }
     }
 
     fn reset(&mut self) {
@@ -122,7 +122,7 @@ fn eps(eval: &mut dyn Eval, x: &State, at: Level) -> Result<State> {
 
 impl Sampler for Twin {
     fn claims(&self) -> Claims {
-        Claims { order: 1, nfe: 2, stochastic: false }
+        Claims { order: 1, nfe: 2, first: 0, stochastic: false }
     }
 
     fn reset(&mut self) {
@@ -230,7 +230,7 @@ struct Jumper;
 
 impl Sampler for Jumper {
     fn claims(&self) -> Claims {
-        Claims { order: 1, nfe: 1, stochastic: false }
+        Claims { order: 1, nfe: 1, first: 0, stochastic: false }
     }
 
     fn step(

@@ -83,7 +83,7 @@ pub(crate) struct Plain {
 
 impl Sampler for Plain {
     fn claims(&self) -> Claims {
-        Claims { order: 1, nfe: 1, stochastic: self.eta > 0.0 }
+        Claims { order: 1, nfe: 1, first: 0, stochastic: self.eta > 0.0 }
     }
 
     fn step(

@@ -1,0 +1,2 @@
+#[path = "it/scheduler_runs.rs"]
+mod scheduler_runs;
