@@ -117,7 +117,7 @@ impl Spaced<'_> {
             // A whole step stays whole though `t n` is off by a last bit.
             let step = level.t * n;
             let near = step.round();
-            let whole = (step - near).abs() < 1e-10 * n;
+            let whole = (step - near).abs() < 1e-12 * n;
             level.t = if whole { near } else { rounded(step) } / n;
         }
         Ok(())

@@ -184,7 +184,17 @@ impl VpTable {
             bars.push(round(product));
         }
         if table.zero_terminal_snr {
-            rescale_to_zero(&mut bars);
+            rescale_to_zero(&mut bars, round);
+            if table.single {
+                // There the betas are computed anew and the table from them.
+                let (mut before, mut product) = (1.0, 1.0);
+                for bar in &mut bars {
+                    let alpha = round(*bar / before);
+                    before = *bar;
+                    product *= round(1.0 - round(1.0 - alpha));
+                    *bar = round(product);
+                }
+            }
         }
         if let Some(signal) = table.last_signal {
             if !(0.0..1.0).contains(&signal) {
@@ -231,10 +241,13 @@ impl VpTable {
 
 /// Lin et al. 2023, algorithm 1: `alpha` shifted so that the last is 0 and scaled so that the first
 /// stays.
-fn rescale_to_zero(bars: &mut [f64]) {
-    let (first, last) = (bars[0].sqrt(), bars[bars.len() - 1].sqrt());
+fn rescale_to_zero(bars: &mut [f64], round: impl Fn(f64) -> f64) {
+    let root = |bar: f64| round(bar.sqrt());
+    let (first, last) = (root(bars[0]), root(bars[bars.len() - 1]));
+    let scale = round(first / round(first - last));
     for bar in bars {
-        *bar = ((bar.sqrt() - last) * first / (first - last)).powi(2);
+        let alpha = round(round(root(*bar) - last) * scale);
+        *bar = round(alpha * alpha);
     }
 }
 
