@@ -62,7 +62,13 @@ impl Spaced<'_> {
         let (low, high) = match ends.filter(|_| self.told != Told::Lent) {
             Some((low, high)) => {
                 let low = self.sigma_min.unwrap_or_else(|| low.sigma_edm());
-                (low, self.sigma_max.unwrap_or_else(|| high.sigma_edm()))
+                let high = self.sigma_max.unwrap_or_else(|| high.sigma_edm());
+                if high.is_infinite() {
+                    let needs =
+                        "a noisiest level that holds some signal, or a noisy end in its settings";
+                    return Err(Error::unsupported(format!("grid {}", self.part), needs));
+                }
+                (low, high)
             }
             None => sigma_ends(process, self.sigma_min, self.sigma_max, self.part)?,
         };

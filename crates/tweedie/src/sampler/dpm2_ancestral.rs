@@ -72,7 +72,7 @@ impl Dpm2Ancestral {
 impl Sampler for Dpm2Ancestral {
     fn claims(&self) -> Claims {
         let stochastic = self.eta * self.s_noise > 0.0;
-        Claims { order: if stochastic { 1 } else { 2 }, nfe: 2, first: 0, stochastic }
+        Claims { order: 2, nfe: 2, first: 0, stochastic }
     }
 
     fn step(

@@ -94,7 +94,7 @@ impl DpmppSde {
 impl Sampler for DpmppSde {
     fn claims(&self) -> Claims {
         let stochastic = self.eta * self.s_noise > 0.0;
-        Claims { order: if stochastic { 1 } else { 2 }, nfe: 2, first: 0, stochastic }
+        Claims { order: 2, nfe: 2, first: 0, stochastic }
     }
 
     fn step(

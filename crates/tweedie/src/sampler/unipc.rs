@@ -182,15 +182,18 @@ impl Sampler for Unipc {
     ) -> Result<State> {
         let m = match self.settings.space {
             Space::Data => eval.at(&x, step.from)?,
-            Space::Noise => eps_of(&x, &eval.estimate(&x, step.from)?.before, step.from),
+            Space::Noise => {
+                let x0 = eval.estimate(&x, step.from)?.before;
+                let eps = eps_of(&x, &x0, step.from);
+                if step.h().is_infinite() {
+                    // No finite step to correct or to go on from.
+                    self.past.clear();
+                    self.begun = None;
+                    return Ok(x0 * step.to.alpha + eps * step.to.sigma);
+                }
+                eps
+            }
         };
-        if self.settings.space == Space::Noise && step.h().is_infinite() {
-            self.past.clear();
-            self.begun = None;
-            let (from, to) = (step.from, step.to);
-            let x0 = (x - m.clone() * from.sigma) * (1.0 / from.alpha);
-            return Ok(x0 * to.alpha + m * to.sigma);
-        }
         let skip = |i: usize| self.settings.disable_corrector.contains(&i);
         let corrected = match &self.begun {
             Some((before, order)) if step.index > 0 && !skip(step.index - 1) => {

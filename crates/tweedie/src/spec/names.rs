@@ -175,6 +175,14 @@ mod tests {
             ("dpm++2m", "dpmpp-2m", None),
             ("EulerDiscreteScheduler", "euler", None),
             ("ddim_trailing", "ddim", Some("trailing")),
+            ("DPM++ SDE Karras", "dpmpp-sde", Some("karras")),
+            ("DPM++ 3M SDE Exponential", "dpm-solver", Some("exponential")),
+            ("DPM2 a Karras", "dpm2-ancestral", Some("karras")),
+            ("DPM2 Karras", "dpm2", Some("karras")),
+            ("LMS Karras", "lms", Some("karras")),
+            ("PLMS", "pndm", None),
+            ("LCM", "lcm", None),
+            ("DEISMultistepScheduler", "deis", None),
         ] {
             let (part, on) = resolve_sampler(&PartSpec::named(name)).unwrap();
             assert_eq!(

@@ -19,7 +19,7 @@ const VARIANTS: &[&str] = &[
     "exponential:last=sigma-min",
     "beta:alpha=1,beta=2",
     "karras:within=linspace",
-    "consistency:distilled=137",
+    "consistency:distilled=100",
     "log-snr:last=sigma-min",
     "log-snr:lambda_min=-2,lambda_max=2",
     "shifted:shift=1",

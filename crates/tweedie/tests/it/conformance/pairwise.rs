@@ -120,7 +120,7 @@ fn guides(name: &str, weak: &Arc<dyn Denoiser>) -> Result<Vec<Box<dyn Guide>>> {
             vec![Box::new(Autoguidance::new(weak.clone(), settings)?)]
         }
         // The tiny network's estimates need not leave the range of pictures.
-        "clip" => vec![Box::new(Clip { range: 0.05 }.checked()?)],
+        "clip" => vec![Box::new(Clip { range: 0.3 }.checked()?)],
         other => vec![made(other)?],
     })
 }

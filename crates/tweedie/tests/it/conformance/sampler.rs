@@ -21,7 +21,7 @@ pub(super) const VARIANTS: &[&str] = &[
     "ddim:eta=1",
     "ddim:eta=0.4",
     "ddpm:variance=large",
-    "dpm-singlestep:order=3,solver=heun",
+    "dpm-singlestep:solver=heun",
     "dpm-solver:order=1,space=noise",
     "dpm-solver:order=2,space=noise",
     "dpm-solver:order=3,space=noise,lower_order_final=false",
