@@ -1,2 +1,0 @@
-#[path = "it/scheduler_runs.rs"]
-mod scheduler_runs;
