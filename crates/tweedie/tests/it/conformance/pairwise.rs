@@ -193,8 +193,8 @@ fn wrong(case: &Named, x: &State, places: usize) -> Vec<String> {
             wrong.push(format!("{case:?} with {} {value} changes {seen}", SEAMS[seam]));
         }
     };
-    // Thresholds begin at 1, which the estimates need not reach.
-    if !["none", "dynamic-threshold"].contains(&case.0[4]) {
+    // The estimates need not leave the range that is clipped, and thresholds begin at 1.
+    if !["none", "clip", "dynamic-threshold"].contains(&case.0[4]) {
         // A run that is replaced throughout sees its guide through the record alone.
         off(4, "none", true);
     }
