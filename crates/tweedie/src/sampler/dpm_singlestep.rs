@@ -121,8 +121,7 @@ impl DpmSinglestep {
         let whole = index % order + 1;
         // How many steps stand before the last ones, which are [1, 2, 1] or [1, 1] on whole blocks.
         match (lower, order, count % order) {
-            (true, 3, 0) if index + 1 == count => 1,
-            (true, 2, 0) if index + 1 == count => 1,
+            (true, 2 | 3, 0) if index + 1 == count => 1,
             _ => whole,
         }
     }

@@ -128,6 +128,7 @@ impl Weights {
 }
 
 /// The settings of the multistep solvers.
+#[expect(clippy::struct_excessive_bools, reason = "settings as people write them")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
