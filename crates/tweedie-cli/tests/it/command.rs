@@ -92,7 +92,8 @@ pub(crate) fn latents_of(folder: &Path, channels: usize) -> PathBuf {
         drawn(AutoencoderKl::new(vae.clone(), &device).unwrap()),
         drawn(ClipText::new(text.clone(), &device).unwrap()),
     );
-    let place = folder.join(format!("latents-{channels}"));
+    let name = if channels == 4 { "latents".to_owned() } else { format!("latents-{channels}") };
+    let place = folder.join(name);
     ModelFolder::new("StableDiffusionPipeline")
         .network("unet", &unet, outputs(&networks.0, Dtype::F16))
         .unwrap()
