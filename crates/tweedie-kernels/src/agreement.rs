@@ -3,7 +3,7 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use crate::testing::{numbers, with_each_set, with_one_set};
+use crate::testing::{numbers, rounding, with_each_set, with_one_set};
 use crate::{
     AdamwStep, adamw, attention, conv2d, gelu, gelu_tanh, group_norm, layer_norm, linear,
     quick_gelu, silu, upsample_nearest,
@@ -39,8 +39,9 @@ fn run(lens: &[usize], dtype: DType, tracked: bool, f: Operation) -> Vec<Vec<f64
 }
 
 /// Holds the f32 kernels, tracked and not, against f64 within `tolerance` relative to the largest
-/// number of each result (at least 1).
+/// number of each result (at least 1); wider where products are rounded more.
 fn agree(name: &str, lens: &[usize], tolerance: f64, f: Operation) {
+    let tolerance = tolerance * rounding();
     let wanted = run(lens, DType::F64, true, f);
     let plain = run(lens, DType::F32, false, f);
     let got = run(lens, DType::F32, true, f);

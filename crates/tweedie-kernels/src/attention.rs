@@ -229,7 +229,7 @@ pub(crate) fn forward(
             let end = (first + range).min(s.t);
             for t in (first..end).step_by(BLOCK) {
                 let m = BLOCK.min(end - t);
-                let a = Rows { a: q.at((head * s.t + t) * s.d), row: s.d, step: 1 };
+                let a = Rows::new(q.at((head * s.t + t) * s.d), s.d, 1);
                 let c = scores.ptr();
                 gemm(m, s.s, s.d, a, &Packed { panels: keys.ptr(), n: s.s }, c, s.s, false);
                 let mut sums = [0.0; BLOCK];
@@ -243,7 +243,7 @@ pub(crate) fn forward(
                     }
                 }
                 let y = out.at((head * s.t + t) * s.e);
-                let a = Rows { a: c, row: s.s, step: 1 };
+                let a = Rows::new(c, s.s, 1);
                 gemm(m, s.e, s.s, a, &Packed { panels: values.ptr(), n: s.e }, y, s.e, false);
                 for (r, sum) in sums.iter().enumerate().take(m) {
                     scale_row(s.e, y.add(r * s.e), 1.0 / sum);
@@ -309,9 +309,9 @@ pub(crate) fn backward(
                 let q = q.at((head * s.t + t) * s.d).cast_const();
                 let g = g.at((head * s.t + t) * s.e).cast_const();
                 let (p, ds) = (map.ptr(), slope.ptr());
-                let a = Rows { a: q, row: s.d, step: 1 };
+                let a = Rows::new(q, s.d, 1);
                 gemm(m, s.s, s.d, a, &Packed { panels: keys.ptr(), n: s.s }, p, s.s, false);
-                let a = Rows { a: g, row: s.e, step: 1 };
+                let a = Rows::new(g, s.e, 1);
                 gemm(m, s.s, s.e, a, &Packed { panels: values.ptr(), n: s.s }, ds, s.s, false);
                 for r in 0..m {
                     let row = head * s.t + t + r;
@@ -325,11 +325,11 @@ pub(crate) fn backward(
                     scale_row(s.s, ds, s.scale);
                 }
                 let dq = to_q.at((head * s.t + t) * s.d);
-                let a = Rows { a: ds, row: s.s, step: 1 };
+                let a = Rows::new(ds, s.s, 1);
                 gemm(m, s.d, s.s, a, &Packed { panels: rows.ptr(), n: s.d }, dq, s.d, false);
-                let a = Rows { a: p, row: 1, step: s.s };
+                let a = Rows::new(p, 1, s.s);
                 gemm(s.s, s.e, m, a, &RowMajor { b: g, stride: s.e }, dv, s.e, t > 0);
-                let a = Rows { a: ds, row: 1, step: s.s };
+                let a = Rows::new(ds, 1, s.s);
                 gemm(s.s, s.d, m, a, &RowMajor { b: q, stride: s.d }, dk, s.d, t > 0);
             }
         }

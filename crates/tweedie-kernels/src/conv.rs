@@ -8,9 +8,9 @@
 //! residue of the stride. Without zeros and with stride 1 the image itself is the planes.
 
 use crate::dot::{LEFT, Stack, dots, sum};
-use crate::gemm::{Columns, DEPTH, MAX_PANEL, Rows, gemm};
+use crate::gemm::{Columns, MAX_STRIP, Rows, block_depth, gemm, strip_width};
 use crate::memory::{Output, Ptr, Scratch, parallel, sum_groups};
-use crate::simd::{LANES, Simd, dispatch};
+use crate::simd::{LANES, Simd};
 
 /// Numbers of one row of an operand that a block of the weights' gradient sums over.
 const BLOCK: usize = 2048;
@@ -198,7 +198,7 @@ struct Windows<'a> {
     /// Offset of each step of `k`.
     steps: &'a [usize],
     /// Offset of each of the columns of the strip in hand.
-    columns: [usize; MAX_PANEL],
+    columns: [usize; MAX_STRIP],
 }
 
 // SAFETY: columns beyond the last have a valid offset; every vector is written whole.
@@ -206,34 +206,35 @@ unsafe impl Columns for Windows<'_> {
     #[inline(always)]
     unsafe fn panel<S: Simd>(
         &self,
-        _column: usize,
+        column: usize,
         columns: usize,
         k0: usize,
         depth: usize,
+        width: usize,
         scratch: *mut f32,
     ) -> *const f32 {
         let steps = &self.steps[k0..k0 + depth];
-        let at = &self.columns;
+        let at = &self.columns[column..];
         let run = |from: usize, to: usize| at[from..to].windows(2).all(|w| w[1] == w[0] + 1);
         let vectors = columns.div_ceil(LANES);
         // SAFETY: the offsets of real windows, inside the planes.
         unsafe {
             if (0..vectors).all(|j| run(j * LANES, (j + 1) * LANES)) {
                 match vectors {
-                    1 => self.runs::<S, 1>(steps, scratch),
-                    2 => self.runs::<S, 2>(steps, scratch),
-                    _ => self.runs::<S, 3>(steps, scratch),
+                    1 => self.runs::<S, 1>(steps, column, width, scratch),
+                    2 => self.runs::<S, 2>(steps, column, width, scratch),
+                    _ => self.runs::<S, 3>(steps, column, width, scratch),
                 }
             } else if (0..2 * vectors).all(|j| run(j * 8, (j + 1) * 8)) {
                 match vectors {
-                    1 => self.halves::<S, 1>(steps, scratch),
-                    2 => self.halves::<S, 2>(steps, scratch),
-                    _ => self.halves::<S, 3>(steps, scratch),
+                    1 => self.halves::<S, 1>(steps, column, width, scratch),
+                    2 => self.halves::<S, 2>(steps, column, width, scratch),
+                    _ => self.halves::<S, 3>(steps, column, width, scratch),
                 }
             } else {
                 for (i, step) in steps.iter().enumerate() {
                     let from = self.base.at(*step).cast_const();
-                    let to = scratch.add(i * S::WIDTH * LANES);
+                    let to = scratch.add(i * width);
                     for (l, at) in at[..vectors * LANES].iter().enumerate() {
                         *to.add(l) = *from.add(*at);
                     }
@@ -247,14 +248,20 @@ unsafe impl Columns for Windows<'_> {
 impl Windows<'_> {
     /// A panel whose `W` vectors are each sixteen neighbours.
     #[inline(always)]
-    unsafe fn runs<S: Simd, const W: usize>(&self, steps: &[usize], to: *mut f32) {
+    unsafe fn runs<S: Simd, const W: usize>(
+        &self,
+        steps: &[usize],
+        column: usize,
+        width: usize,
+        to: *mut f32,
+    ) {
         let from: [*const f32; W] =
-            std::array::from_fn(|j| self.base.at(self.columns[j * LANES]).cast_const());
+            std::array::from_fn(|j| self.base.at(self.columns[column + j * LANES]).cast_const());
         for (i, step) in steps.iter().enumerate() {
             for (j, from) in from.iter().enumerate() {
                 // SAFETY: windows of the caller's columns, and its panel.
                 unsafe {
-                    S::load(from.add(*step)).store(to.add(i * S::WIDTH * LANES + j * LANES));
+                    S::load(from.add(*step)).store(to.add(i * width + j * LANES));
                 }
             }
         }
@@ -262,33 +269,26 @@ impl Windows<'_> {
 
     /// A panel whose `W` vectors are each twice eight neighbours.
     #[inline(always)]
-    unsafe fn halves<S: Simd, const W: usize>(&self, steps: &[usize], to: *mut f32) {
+    unsafe fn halves<S: Simd, const W: usize>(
+        &self,
+        steps: &[usize],
+        column: usize,
+        width: usize,
+        to: *mut f32,
+    ) {
         let from: [[*const f32; 2]; W] = std::array::from_fn(|j| {
-            [0, 8].map(|l| self.base.at(self.columns[j * LANES + l]).cast_const())
+            [0, 8].map(|l| self.base.at(self.columns[column + j * LANES + l]).cast_const())
         });
         for (i, step) in steps.iter().enumerate() {
             for (j, [low, high]) in from.iter().enumerate() {
                 // SAFETY: windows of the caller's columns, and its panel.
                 unsafe {
                     S::load_halves(low.add(*step), high.add(*step))
-                        .store(to.add(i * S::WIDTH * LANES + j * LANES));
+                        .store(to.add(i * width + j * LANES));
                 }
             }
         }
     }
-}
-
-#[inline(always)]
-fn panel_width_body<S: Simd>() -> usize {
-    S::WIDTH * LANES
-}
-
-dispatch! {
-    /// Columns of a panel on the instruction set in use.
-    ///
-    /// # Safety
-    /// None of the caller.
-    fn panel_width() -> usize = panel_width_body
 }
 
 /// `y[b, o, pixel] = bias[o] + sum w[o, k] x[window(pixel), k]`, for contiguous `x` and `w`.
@@ -309,14 +309,15 @@ pub(crate) fn forward(s: &Shape, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> 
     let filled = Filled::new(s, x, false);
     let steps = filled.planes.offsets(s);
     let row = filled.planes.row;
-    // SAFETY: no condition.
-    let width = unsafe { panel_width() };
-    let rows = Rows { a: w.as_ptr(), row: k, step: 1 };
-    let weights = Ptr::of(w);
+    let width = strip_width(k);
+    let mut packed = None;
+    // SAFETY: `o` rows of `k` steps.
+    let rows = unsafe { Rows::new(w.as_ptr(), k, 1).prepack(s.o, k, &mut packed) };
+    let weights = Ptr::new(rows.a.cast_mut());
     parallel(total.div_ceil(width), s.o * width * k, |strip| {
         let first = strip * width;
         let columns = width.min(total - first);
-        let mut at = [0; MAX_PANEL];
+        let mut at = [0; MAX_STRIP];
         let (mut sample, mut pixel) = (first / pixels, first % pixels);
         let (mut oy, mut ox) = (pixel / s.ow, pixel % s.ow);
         for at in &mut at[..columns] {
@@ -338,12 +339,12 @@ pub(crate) fn forward(s: &Shape, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> 
         unsafe {
             // Rows of images of a power of two lie in few sets of the cache: several blocks of `k`
             // are summed aside.
-            let whole = pixel + columns <= pixels && k <= DEPTH;
-            let mut aside = Scratch::new(if whole { 0 } else { s.o * MAX_PANEL });
+            let whole = pixel + columns <= pixels && k <= block_depth(k);
+            let mut aside = Scratch::new(if whole { 0 } else { s.o * MAX_STRIP });
             let (c, c_row) = if whole {
                 (out.at(sample * s.o * pixels + pixel), pixels)
             } else {
-                (aside.ptr(), MAX_PANEL)
+                (aside.ptr(), MAX_STRIP)
             };
             if let Some(bias) = bias {
                 for (o, bias) in bias.iter().enumerate() {
@@ -535,7 +536,7 @@ pub(crate) fn grad_bias(batch: usize, channels: usize, pixels: usize, g: &[f32])
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{numbers, with_each_set, with_one_set};
+    use crate::testing::{numbers, rounding, with_each_set, with_one_set};
 
     fn shape(
         batch: usize,
@@ -599,11 +600,14 @@ mod tests {
         assert_eq!(got.len(), wanted.len(), "{what}");
         for (i, (got, wanted)) in got.iter().zip(wanted).enumerate() {
             let error = (f64::from(*got) - wanted).abs();
-            assert!(error < 2e-5 + 2e-6 * wanted.abs(), "{what} at {i}: {got} {wanted}");
+            assert!(
+                error < rounding() * (2e-5 + 2e-6 * wanted.abs()),
+                "{what} at {i}: {got} {wanted}"
+            );
         }
     }
 
-    /// Against the definition in f64, at odd sizes, within 2e-5.
+    /// Against the definition in f64, at odd sizes, within 2e-5 (1e-4 on AMX).
     #[test]
     fn forward_and_gradients_are_right() {
         let mut shapes = Vec::new();

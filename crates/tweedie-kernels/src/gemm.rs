@@ -6,7 +6,11 @@
 //! zero; so its bits depend on `k` alone, not on the tile that it lies in, and products may be
 //! split or joined along rows and columns at will.
 
+#[cfg(target_arch = "x86_64")]
+use crate::amx;
 use crate::memory::Scratch;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::InstructionSet;
 use crate::simd::{LANES, Simd, dispatch};
 
 /// Steps of `k` in a block: a panel of them stays in the first-level cache.
@@ -16,24 +20,34 @@ pub(crate) const DEPTH: usize = 192;
 const ROW_BLOCK: usize = 384;
 
 /// Columns of the widest panel of any instruction set.
-pub(crate) const MAX_PANEL: usize = 48;
+const MAX_PANEL: usize = 48;
+
+/// Columns of the widest strip.
+pub(crate) const MAX_STRIP: usize = 128;
 
 /// Where the columns of `b` come from.
 ///
 /// # Safety
-/// `panel` gives `depth` rows of `S::WIDTH * LANES` readable numbers, of which the first `columns`
-/// are `b[k0 + i, column + j]`.
+/// `panel` gives `depth` rows, `width` numbers apart, of which the first `columns` are
+/// `b[k0 + i, column + j]`, and whole vectors are readable.
 pub(crate) unsafe trait Columns: Sync {
     /// The panel of `columns` columns from `column` on and of `depth` steps from `k0` on; `scratch`
-    /// has room for it.
+    /// has room for `depth` rows of `width`, a multiple of [`LANES`].
     unsafe fn panel<S: Simd>(
         &self,
         column: usize,
         columns: usize,
         k0: usize,
         depth: usize,
+        width: usize,
         scratch: *mut f32,
     ) -> *const f32;
+
+    /// The block of tiles that [`prepack`] has made of these columns and steps.
+    #[cfg(target_arch = "x86_64")]
+    fn tiles(&self, _column: usize, _k0: usize, _depth: usize) -> Option<*const f32> {
+        None
+    }
 }
 
 /// A row-major `b[k, n]` with rows `stride` apart.
@@ -54,9 +68,9 @@ unsafe impl Columns for RowMajor {
         columns: usize,
         k0: usize,
         depth: usize,
+        width: usize,
         scratch: *mut f32,
     ) -> *const f32 {
-        let width = S::WIDTH * LANES;
         let whole = columns / LANES;
         let rest = columns % LANES;
         for i in 0..depth {
@@ -97,9 +111,9 @@ unsafe impl Columns for Transposed {
         columns: usize,
         k0: usize,
         depth: usize,
+        width: usize,
         scratch: *mut f32,
     ) -> *const f32 {
-        let width = S::WIDTH * LANES;
         for j in (0..columns).step_by(LANES) {
             // SAFETY: rows beyond the last are replaced by the last, whose products are thrown away;
             // numbers beyond `depth` are read one by one only up to it.
@@ -147,17 +161,66 @@ unsafe impl Columns for Packed {
         _columns: usize,
         k0: usize,
         depth: usize,
+        width: usize,
         _scratch: *mut f32,
     ) -> *const f32 {
-        let width = S::WIDTH * LANES;
         // SAFETY: inside the panels.
         unsafe { self.panels.add(k0 * self.n.next_multiple_of(width) + column * depth) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn tiles(&self, column: usize, k0: usize, depth: usize) -> Option<*const f32> {
+        let block = column / amx::SIDE * amx::block_len(depth);
+        Some(self.panels.wrapping_add(amx::block_start(k0, self.n) + block))
     }
 }
 
 /// Numbers that [`prepack`] writes for a `b[k, n]`, on every instruction set.
 pub(crate) fn packed_len(k: usize, n: usize) -> usize {
-    k * n.next_multiple_of(MAX_PANEL)
+    let panels = k * n.next_multiple_of(MAX_PANEL);
+    #[cfg(target_arch = "x86_64")]
+    let panels = panels.max(amx::packed_len(k, n));
+    panels
+}
+
+/// Whether products of `k` steps go through the tiles of AMX.
+#[cfg(target_arch = "x86_64")]
+fn tiled(k: usize) -> bool {
+    InstructionSet::current() == InstructionSet::Amx && amx::takes(k)
+}
+
+/// Columns that are best computed together, so that `a` is not read too often.
+pub(crate) fn strip_width(k: usize) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if tiled(k) {
+        return MAX_STRIP;
+    }
+    let _ = k;
+    // SAFETY: no condition.
+    unsafe { panel_width() }
+}
+
+/// Steps of `k` in a block of the path that products of `k` steps take.
+pub(crate) fn block_depth(k: usize) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if tiled(k) {
+        return amx::DEPTH;
+    }
+    let _ = k;
+    DEPTH
+}
+
+#[inline(always)]
+fn panel_width_body<S: Simd>() -> usize {
+    S::WIDTH * LANES
+}
+
+dispatch! {
+    /// Columns of a panel on the instruction set in use.
+    ///
+    /// # Safety
+    /// None of the caller.
+    fn panel_width() -> usize = panel_width_body
 }
 
 #[inline(always)]
@@ -169,18 +232,33 @@ unsafe fn prepack_body<S: Simd, C: Columns>(k: usize, n: usize, b: &C, panels: *
             // SAFETY: the caller's `packed_len` numbers; panels of one block follow each other.
             unsafe {
                 let to = panels.add(k0 * n.next_multiple_of(width) + column * depth);
-                b.panel::<S>(column, width.min(n - column), k0, depth, to);
+                b.panel::<S>(column, width.min(n - column), k0, depth, width, to);
             }
         }
     }
 }
 
 dispatch! {
-    /// Packs all panels of `b[k, n]` to `panels`.
+    /// See [`prepack`].
     ///
     /// # Safety
-    /// `b` has `k` rows and `n` columns, `panels` room for [`packed_len`] numbers.
-    pub(crate) fn prepack<C: Columns>(k: usize, n: usize, b: &C, panels: *mut f32) = prepack_body
+    /// As there.
+    fn prepack_panels<C: Columns>(k: usize, n: usize, b: &C, panels: *mut f32) = prepack_body
+}
+
+/// Packs all panels of `b[k, n]` to `panels`.
+///
+/// # Safety
+/// `b` has `k` rows and `n` columns, `panels` room for [`packed_len`] numbers.
+pub(crate) unsafe fn prepack<C: Columns>(k: usize, n: usize, b: &C, panels: *mut f32) {
+    // SAFETY: the caller's; the tiles are there where they are in use.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if tiled(k) {
+            return amx::prepack(k, n, b, panels);
+        }
+        prepack_panels(k, n, b, panels);
+    }
 }
 
 /// The rows of `a`: element `(i, k)` is at `i * row + k * step`.
@@ -189,6 +267,32 @@ pub(crate) struct Rows {
     pub(crate) a: *const f32,
     pub(crate) row: usize,
     pub(crate) step: usize,
+    /// Packed by [`Rows::prepack`]: `a` points to the blocks, and `row` is the number of rows.
+    pub(crate) packed: bool,
+}
+
+impl Rows {
+    /// Element `(i, k)` at `i * row + k * step`.
+    pub(crate) fn new(a: *const f32, row: usize, step: usize) -> Self {
+        Self { a, row, step, packed: false }
+    }
+
+    /// The same `m` rows of `k` steps in the form that products want, in `scratch` where that is
+    /// another one: for rows that many products share.
+    ///
+    /// # Safety
+    /// The rows are there.
+    pub(crate) unsafe fn prepack(self, m: usize, k: usize, scratch: &mut Option<Scratch>) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if tiled(k) {
+            let to = scratch.insert(Scratch::new(amx::packed_len(k, m))).ptr();
+            // SAFETY: the caller's rows, and room for their blocks.
+            unsafe { amx::prepack_rows(m, k, self, to) };
+            return Self { a: to, row: m, step: 1, packed: true };
+        }
+        let _ = (m, k, scratch);
+        self
+    }
 }
 
 /// One tile: `R` rows by `W` vectors, over `depth` steps.
@@ -345,7 +449,7 @@ unsafe fn gemm_body<S: Simd, C: Columns>(
                 unsafe {
                     let a = Rows { a: a.a.add(k0), ..a };
                     let (columns, depth) = (width.min(n - column), DEPTH.min(k - k0));
-                    let b = b.panel::<S>(column, columns, k0, depth, panel.ptr());
+                    let b = b.panel::<S>(column, columns, k0, depth, width, panel.ptr());
                     let c = c.add(column);
                     strip::<S>(m, depth, a, false, b, columns, c, c_row, add || k0 > 0);
                 }
@@ -364,10 +468,10 @@ unsafe fn gemm_body<S: Simd, C: Columns>(
                 let from = Rows { a: a.a.add(i0 * a.row + k0 * a.step), ..a };
                 let depth = DEPTH.min(k - k0);
                 pack_blocks::<S>(m, depth, from, packed.ptr());
-                let a = Rows { a: packed.ptr(), row: 1, step: S::ROWS };
+                let a = Rows { a: packed.ptr(), step: S::ROWS, ..a };
                 for column in (0..n).step_by(width) {
                     let columns = width.min(n - column);
-                    let b = b.panel::<S>(column, columns, k0, depth, panel.ptr());
+                    let b = b.panel::<S>(column, columns, k0, depth, width, panel.ptr());
                     let c = c.add(i0 * c_row + column);
                     strip::<S>(m, depth, a, true, b, columns, c, c_row, add || k0 > 0);
                 }
@@ -395,19 +499,45 @@ unsafe fn pack_blocks<S: Simd>(m: usize, depth: usize, a: Rows, to: *mut f32) {
 }
 
 dispatch! {
-    /// `c[m, n] (+)= a[m, k] b[k, n]` on the calling thread, rows of `c` being `c_row` apart. With
-    /// `k = 0` nothing is written.
+    /// See [`gemm`].
     ///
     /// # Safety
-    /// `a`, `b` and `c` have these rows and columns, and `c` overlaps neither.
-    pub(crate) fn gemm<C: Columns>(
+    /// As there.
+    fn gemm_panels<C: Columns>(
         m: usize, n: usize, k: usize, a: Rows, b: &C, c: *mut f32, c_row: usize, add: bool,
     ) = gemm_body
+}
+
+/// `c[m, n] (+)= a[m, k] b[k, n]` on the calling thread, rows of `c` being `c_row` apart. With
+/// `k = 0` nothing is written.
+///
+/// # Safety
+/// `a`, `b` and `c` have these rows and columns, and `c` overlaps neither.
+#[allow(clippy::too_many_arguments, reason = "kernels take pointers and sizes")]
+pub(crate) unsafe fn gemm<C: Columns>(
+    m: usize,
+    n: usize,
+    k: usize,
+    a: Rows,
+    b: &C,
+    c: *mut f32,
+    c_row: usize,
+    add: bool,
+) {
+    // SAFETY: the caller's; the tiles are there where they are in use.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if tiled(k) {
+            return amx::gemm(m, n, k, a, b, c, c_row, add);
+        }
+        gemm_panels(m, n, k, a, b, c, c_row, add);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(not(target_arch = "x86_64"))]
     use crate::simd::InstructionSet;
     use crate::testing::{numbers, with_each_set};
 
@@ -441,8 +571,8 @@ mod tests {
             ] {
                 let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
                 let (at, bt) = (transpose(m, k, &a), transpose(k, n, &b));
-                let rows = Rows { a: a.as_ptr(), row: k, step: 1 };
-                let columns = Rows { a: at.as_ptr(), row: 1, step: m };
+                let rows = Rows::new(a.as_ptr(), k, 1);
+                let columns = Rows::new(at.as_ptr(), 1, m);
                 let direct = RowMajor { b: b.as_ptr(), stride: n };
                 let turned = Transposed { b: bt.as_ptr(), stride: k };
                 let mut panels = Scratch::new(packed_len(k, n));
@@ -507,15 +637,15 @@ mod tests {
         });
     }
 
-    /// A column's or a row's bits do not depend on how many others are computed with it, and the
-    /// sets with fused multiply-add agree.
+    /// A column's or a row's bits do not depend on how many others are computed with it, and AVX2
+    /// and AVX-512 agree.
     #[test]
     fn bits_depend_on_k_alone() {
         let (m, n, k) = (21, 101, 300);
         let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
         let product = |m: usize, j0: usize, n1: usize| {
             let mut c = vec![0.0; m * n1];
-            let rows = Rows { a: a.as_ptr(), row: k, step: 1 };
+            let rows = Rows::new(a.as_ptr(), k, 1);
             // SAFETY: shapes as declared.
             unsafe {
                 let columns = RowMajor { b: b.as_ptr().add(j0), stride: n };
@@ -532,7 +662,7 @@ mod tests {
                     assert_eq!(part[i * n1..][..n1], whole[i * n + j0..][..n1]);
                 }
             }
-            if set != InstructionSet::Baseline {
+            if matches!(set, InstructionSet::Avx2 | InstructionSet::Avx512) {
                 assert_eq!(*fused.get_or_insert_with(|| whole.clone()), whole);
             }
         });

@@ -5,6 +5,11 @@
 //! backend (tracked or not) it runs a kernel of this crate, forward and backward; everywhere else
 //! it is composed of burn's own operations.
 //!
+//! AVX-512 and AVX2 give the same bits. Where the machine has AMX, products of matrices go through
+//! its tiles, each factor split into two of bf16: the error of an output stays below `2^-15` of the
+//! sum of its products' sizes. `TWEEDIE_INSTRUCTION_SET=avx512` (or `avx2`, `baseline`) asks for a
+//! narrower set, to repeat what another machine does.
+//!
 //! The order of sums of an output element depends on the shapes of one sample only, never on the
 //! size of the batch or the number of threads; gradients of weights, which sum over the batch,
 //! depend on the batch but not on the number of threads.
@@ -19,6 +24,8 @@ pub mod mmap;
 mod activation;
 #[cfg(test)]
 mod agreement;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
 mod composed;
 mod conv;

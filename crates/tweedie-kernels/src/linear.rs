@@ -41,7 +41,7 @@ fn product<C: Columns>(
             } else if k == 0 {
                 to.write_bytes(0, m * n);
             }
-            let a = Rows { a: x.at(first * k), row: k, step: 1 };
+            let a = Rows::new(x.at(first * k), k, 1);
             gemm(m, n, k, a, &Packed { panels: panels.at(0), n }, to, n, bias.is_some());
         }
     });
@@ -98,7 +98,7 @@ pub(crate) fn grad_weights(
         let (group, column) = (unit / parts, unit % parts * wide);
         let first = group * per_group;
         let depth = per_group.min(rows - first);
-        let a = Rows { a: g.at(first * outputs), row: 1, step: outputs };
+        let a = Rows::new(g.at(first * outputs), 1, outputs);
         let b = RowMajor { b: x.at(first * inputs + column), stride: inputs };
         // SAFETY: each unit writes its own columns of its own partial gradient.
         unsafe {

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// The instruction sets that the kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstructionSet {
+    /// AMX tiles of bf16 for matrix products, AVX-512 for everything else.
+    Amx,
     /// AVX-512 F, BW, DQ and VL, with FMA.
     Avx512,
     /// AVX2 with FMA.
@@ -28,7 +30,7 @@ impl InstructionSet {
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("fma")
             {
-                return Self::Avx512;
+                return if crate::amx::available() { Self::Amx } else { Self::Avx512 };
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 return Self::Avx2;
@@ -40,20 +42,30 @@ impl InstructionSet {
     /// The set in use.
     pub fn current() -> Self {
         match SET.load(Ordering::Relaxed) {
-            1 => Self::Avx512,
-            2 => Self::Avx2,
-            3 => Self::Baseline,
+            1 => Self::Amx,
+            2 => Self::Avx512,
+            3 => Self::Avx2,
+            4 => Self::Baseline,
             _ => {
-                let set = Self::detect();
+                let widest = Self::detect();
+                let set = Self::asked().filter(|set| *set as u8 >= widest as u8).unwrap_or(widest);
                 SET.store(set as u8 + 1, Ordering::Relaxed);
                 set
             }
         }
     }
 
-    /// A stable name: `avx512`, `avx2` or `baseline`.
+    /// What the variable `TWEEDIE_INSTRUCTION_SET` names: a narrower set than the machine's, to
+    /// repeat what another machine does.
+    fn asked() -> Option<Self> {
+        let name = std::env::var("TWEEDIE_INSTRUCTION_SET").ok()?;
+        [Self::Amx, Self::Avx512, Self::Avx2, Self::Baseline].into_iter().find(|s| s.name() == name)
+    }
+
+    /// A stable name: `amx`, `avx512`, `avx2` or `baseline`.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Amx => "amx",
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
             Self::Baseline => "baseline",
@@ -582,7 +594,9 @@ macro_rules! dispatch {
             unsafe {
                 match $crate::simd::InstructionSet::current() {
                     #[cfg(target_arch = "x86_64")]
-                    $crate::simd::InstructionSet::Avx512 => avx512($($arg),*),
+                    $crate::simd::InstructionSet::Amx | $crate::simd::InstructionSet::Avx512 => {
+                        avx512($($arg),*)
+                    }
                     #[cfg(target_arch = "x86_64")]
                     $crate::simd::InstructionSet::Avx2 => avx2($($arg),*),
                     _ => $body::<$crate::simd::Baseline $($(, $g)*)?>($($arg),*),

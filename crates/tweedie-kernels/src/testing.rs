@@ -25,7 +25,12 @@ static SET: Mutex<()> = Mutex::new(());
 pub(crate) fn with_each_set(mut test: impl FnMut(InstructionSet)) {
     let _guard = SET.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let widest = InstructionSet::detect();
-    for set in [InstructionSet::Baseline, InstructionSet::Avx2, InstructionSet::Avx512] {
+    for set in [
+        InstructionSet::Baseline,
+        InstructionSet::Avx2,
+        InstructionSet::Avx512,
+        InstructionSet::Amx,
+    ] {
         if set as u8 >= widest as u8 {
             set.force();
             test(set);
@@ -37,4 +42,10 @@ pub(crate) fn with_each_set(mut test: impl FnMut(InstructionSet)) {
 pub(crate) fn with_one_set<T>(test: impl FnOnce() -> T) -> T {
     let _guard = SET.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     test()
+}
+
+/// How much wider bounds of rounding are on the set in use than on one that multiplies in f32: the
+/// tiles of AMX keep 17 bits of a factor, not 24.
+pub(crate) fn rounding() -> f64 {
+    if InstructionSet::current() == InstructionSet::Amx { 5.0 } else { 1.0 }
 }

@@ -198,7 +198,7 @@ pub fn evaluate_captions(
     if model.decoder.is_some() {
         report
             .measures
-            .push(engine.install(|| reconstruction(model, spec.seed, 64, engine.device()))?);
+            .extend(engine.install(|| reconstruction(model, spec.seed, 64, engine.device()))?);
     }
     Ok(report)
 }
@@ -241,24 +241,44 @@ fn group_measures(name: &str, images: &Images, asked: &[&Asked]) -> Result<Vec<M
     ])
 }
 
-/// The mean peak signal-to-noise ratio of held-out scenes through the autoencoder.
-fn reconstruction(model: &Model, seed: u64, count: usize, device: &Device) -> Result<Measure> {
+/// Held-out scenes through the autoencoder: the mean peak signal-to-noise ratio, and the share of
+/// which the reader still says what their captions say, which bounds what a model over these
+/// latents can reach.
+fn reconstruction(
+    model: &Model,
+    seed: u64,
+    count: usize,
+    device: &Device,
+) -> Result<[Measure; 2]> {
     let Some(decoder) = &model.decoder else {
         return Err(Error::unsupported("reconstruction", "a model with an autoencoder"));
     };
     let (mut before, mut after) = (Vec::new(), Vec::new());
     let mut shape = [count, 3, 0, 0];
+    let mut right = 0;
     for index in 0..count as u64 {
-        let picture = Scene::sample(seed, index, Split::HeldOut).render();
+        let scene = Scene::sample(seed, index, Split::HeldOut);
+        let picture = scene.render();
         let values = picture.to_f32_chw();
         shape = [count, 3, picture.height(), picture.width()];
         let data = TensorData::new(values.clone(), [1, 3, picture.height(), picture.width()]);
         let (mean, _) = decoder.encode(&Tensor::from_data(data, device))?;
-        after.extend(decoder.decode(&mean)?.into_data_as::<f32>().iter::<f32>());
+        let decoded = decoder.decode(&mean)?.into_data_as::<f32>();
+        let decoded: Vec<f32> = decoded.iter::<f32>().collect();
+        let asked = Caption::sample(&scene, seed, index).asked;
+        let read = Picture::from_f32_chw(picture.width(), picture.height(), &decoded)?;
+        right += u64::from(score(&read, &asked).all_right());
+        after.extend(decoded);
         before.extend(values);
     }
     let (a, b) = (Images::from_f32(shape, &before)?, Images::from_f32(shape, &after)?);
     let each = psnr_each(&a, &b)?;
     let mean = each.iter().sum::<f64>() / each.len().max(1) as f64;
-    Ok(Measure::new("autoencoder on held-out scenes, dB", mean, Better::Higher))
+    Ok([
+        Measure::new("autoencoder on held-out scenes, dB", mean, Better::Higher),
+        Measure::share(
+            "autoencoder on held-out scenes: everything right",
+            &proportion(right, count as u64),
+        ),
+    ])
 }
