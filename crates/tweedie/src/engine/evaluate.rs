@@ -244,12 +244,7 @@ fn group_measures(name: &str, images: &Images, asked: &[&Asked]) -> Result<Vec<M
 /// Held-out scenes through the autoencoder: the mean peak signal-to-noise ratio, and the share of
 /// which the reader still says what their captions say, which bounds what a model over these
 /// latents can reach.
-fn reconstruction(
-    model: &Model,
-    seed: u64,
-    count: usize,
-    device: &Device,
-) -> Result<[Measure; 2]> {
+fn reconstruction(model: &Model, seed: u64, count: usize, device: &Device) -> Result<[Measure; 2]> {
     let Some(decoder) = &model.decoder else {
         return Err(Error::unsupported("reconstruction", "a model with an autoencoder"));
     };
