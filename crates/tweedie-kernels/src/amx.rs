@@ -44,7 +44,7 @@ const TILE: usize = 256;
 
 /// What is smaller than this in a whole row is scaled up by [`UP`].
 const TINY: f32 = 8.673_617e-19; // 2^-60
-const UP: f32 = 18_446_744_073_709_551_616.0; // 2^64
+const UP: f32 = 1.152_921_5e18; // 2^60: two of them still are a number
 const DOWN: f32 = 1.0 / UP;
 
 /// What is larger is scaled down: sums of scaled products must not overflow where the exact ones
@@ -270,20 +270,26 @@ unsafe fn pack_half(
     unsafe {
         let order = _mm512_loadu_si512(INTERLEAVED.as_ptr().cast());
         for step in 0..depth.div_ceil(STEPS) {
+            let (from, to) = (from.wrapping_add(step * STEPS * SIDE), to.add(4 * step * TILE));
+            let whole = (step + 1) * STEPS <= depth;
             for i in 0..STEPS / 2 {
-                let k = step * STEPS + 2 * i;
-                let row = |k: usize| {
-                    _mm512_maskz_loadu_ps(
-                        if k < depth { valid } else { 0 },
-                        from.wrapping_add(k * SIDE),
+                let (row, k) = (from.wrapping_add(2 * i * SIDE), step * STEPS + 2 * i);
+                let (x, y) = if whole {
+                    (
+                        _mm512_maskz_loadu_ps(valid, row),
+                        _mm512_maskz_loadu_ps(valid, row.wrapping_add(SIDE)),
+                    )
+                } else {
+                    let [first, second] = [k, k + 1].map(|k| if k < depth { valid } else { 0 });
+                    (
+                        _mm512_maskz_loadu_ps(first, row),
+                        _mm512_maskz_loadu_ps(second, row.wrapping_add(SIDE)),
                     )
                 };
-                let (x, y) = (row(k), row(k + 1));
                 most = larger(larger(most, x), y);
                 let (high, low) = split_pair(_mm512_mul_ps(x, up), _mm512_mul_ps(y, up), order);
-                let to = to.add(4 * step * TILE + i * LANES);
-                _mm512_storeu_si512(to.cast(), high);
-                _mm512_storeu_si512(to.add(2 * TILE).cast(), low);
+                _mm512_storeu_si512(to.add(i * LANES).cast(), high);
+                _mm512_storeu_si512(to.add(2 * TILE + i * LANES).cast(), low);
             }
         }
     }
@@ -356,10 +362,20 @@ unsafe fn pack_row(depth: usize, steps: usize, from: *const f32, up: f32, to: *m
     let mut most = _mm512_set1_ps(0.0);
     // SAFETY: the caller's row, read up to `depth`, and its tiles.
     unsafe {
-        let load =
-            |k: usize| _mm512_maskz_loadu_ps(first(depth.saturating_sub(k)), from.wrapping_add(k));
         for step in 0..steps {
-            let (x, y) = (load(step * STEPS), load(step * STEPS + LANES));
+            let (k, from) = (step * STEPS, from.wrapping_add(step * STEPS));
+            let (x, y) = if k + STEPS <= depth {
+                (_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(LANES)))
+            } else {
+                let rest = depth.saturating_sub(k);
+                (
+                    _mm512_maskz_loadu_ps(first(rest), from),
+                    _mm512_maskz_loadu_ps(
+                        first(rest.saturating_sub(LANES)),
+                        from.wrapping_add(LANES),
+                    ),
+                )
+            };
             most = larger(larger(most, x), y);
             let (high, low) = split(_mm512_mul_ps(x, up), _mm512_mul_ps(y, up));
             let to = to.add(4 * step * TILE);
@@ -544,9 +560,10 @@ unsafe fn write(
             let by_column = _mm512_loadu_ps(column_factors.add(half * LANES));
             for r in 0..rows {
                 let sum = sums.add((r / LANES * 2 + half) * TILE + r % LANES * LANES);
-                // Powers of two: one product after the other, since both at once may overflow.
-                let by_row = _mm512_set1_ps(*row_factors.add(r));
-                let mut y = _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(sum), by_row), by_column);
+                // Powers of two, whose product comes first: it is exact, while the sum times one of
+                // them may be too small to be.
+                let factor = _mm512_mul_ps(_mm512_set1_ps(*row_factors.add(r)), by_column);
+                let mut y = _mm512_mul_ps(_mm512_loadu_ps(sum), factor);
                 let to = c.add(r * c_row + half * LANES);
                 if add {
                     y = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, to), y);

@@ -185,8 +185,14 @@ pub(crate) fn packed_len(k: usize, n: usize) -> usize {
 
 /// Whether products of `k` steps go through the tiles of AMX.
 #[cfg(target_arch = "x86_64")]
-fn tiled(k: usize) -> bool {
+pub(crate) fn tiled(k: usize) -> bool {
     InstructionSet::current() == InstructionSet::Amx && amx::takes(k)
+}
+
+/// There are no such tiles.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn tiled(_k: usize) -> bool {
+    false
 }
 
 /// Columns that are best computed together, so that `a` is not read too often.
@@ -220,7 +226,7 @@ dispatch! {
     ///
     /// # Safety
     /// None of the caller.
-    fn panel_width() -> usize = panel_width_body
+    pub(crate) fn panel_width() -> usize = panel_width_body
 }
 
 #[inline(always)]
@@ -503,7 +509,7 @@ dispatch! {
     ///
     /// # Safety
     /// As there.
-    fn gemm_panels<C: Columns>(
+    pub(crate) fn gemm_panels<C: Columns>(
         m: usize, n: usize, k: usize, a: Rows, b: &C, c: *mut f32, c_row: usize, add: bool,
     ) = gemm_body
 }

@@ -42,6 +42,7 @@ mod resample;
 mod simd;
 #[cfg(test)]
 mod testing;
+mod winograd;
 
 pub use simd::InstructionSet;
 

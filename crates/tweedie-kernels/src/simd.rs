@@ -122,6 +122,10 @@ pub(crate) unsafe trait Simd: Copy + 'static {
     unsafe fn load_halves(p: *const f32, q: *const f32) -> Self;
     /// Sum of the lanes: halves are added until one number is left.
     unsafe fn sum(self) -> f32;
+    /// Every fourth number of the 64 of four vectors: lane `l` of `out[j]` is number `4 l + j`.
+    unsafe fn deinterleave(x: [Self; 4]) -> [Self; 4];
+    /// The other way round: number `4 l + j` of the 64 is lane `l` of `x[j]`.
+    unsafe fn interleave(x: [Self; 4]) -> [Self; 4];
     /// Writes rows into columns: lane `l` of `rows[r]` becomes lane `r` of `out[l]`.
     unsafe fn transpose(rows: &[Self; 16]) -> [Self; 16];
 }
@@ -242,6 +246,26 @@ unsafe impl Simd for Baseline {
         x[0]
     }
     #[inline(always)]
+    unsafe fn deinterleave(x: [Self; 4]) -> [Self; 4] {
+        let mut out = [Self([0.0; 16]); 4];
+        for (j, out) in out.iter_mut().enumerate() {
+            for (l, o) in out.0.iter_mut().enumerate() {
+                *o = x[l / 4].0[l % 4 * 4 + j];
+            }
+        }
+        out
+    }
+    #[inline(always)]
+    unsafe fn interleave(x: [Self; 4]) -> [Self; 4] {
+        let mut out = [Self([0.0; 16]); 4];
+        for (i, out) in out.iter_mut().enumerate() {
+            for (l, o) in out.0.iter_mut().enumerate() {
+                *o = x[l % 4].0[4 * i + l / 4];
+            }
+        }
+        out
+    }
+    #[inline(always)]
     unsafe fn transpose(rows: &[Self; 16]) -> [Self; 16] {
         let mut out = [Self([0.0; 16]); 16];
         for (r, row) in rows.iter().enumerate() {
@@ -339,6 +363,66 @@ mod x86 {
             unsafe {
                 let low = _mm512_castps512_ps256(self.0);
                 sum256(_mm256_add_ps(low, _mm512_extractf32x8_ps::<1>(self.0)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn deinterleave(x: [Self; 4]) -> [Self; 4] {
+            unsafe {
+                // Numbers 0, 4, ... and 1, 5, ... of two vectors; then 2, 6, ... and 3, 7, ...
+                let order = |j: i32| {
+                    let [p, q] = [j, j + 1];
+                    _mm512_setr_epi32(
+                        p,
+                        p + 4,
+                        p + 8,
+                        p + 12,
+                        p + 16,
+                        p + 20,
+                        p + 24,
+                        p + 28,
+                        q,
+                        q + 4,
+                        q + 8,
+                        q + 12,
+                        q + 16,
+                        q + 20,
+                        q + 24,
+                        q + 28,
+                    )
+                };
+                let (even, odd) = (order(0), order(2));
+                let [a, b, c, d] = x;
+                let ab = _mm512_permutex2var_ps(a.0, even, b.0);
+                let cd = _mm512_permutex2var_ps(c.0, even, d.0);
+                let ab_odd = _mm512_permutex2var_ps(a.0, odd, b.0);
+                let cd_odd = _mm512_permutex2var_ps(c.0, odd, d.0);
+                [
+                    Self(_mm512_shuffle_f32x4::<0x44>(ab, cd)),
+                    Self(_mm512_shuffle_f32x4::<0xee>(ab, cd)),
+                    Self(_mm512_shuffle_f32x4::<0x44>(ab_odd, cd_odd)),
+                    Self(_mm512_shuffle_f32x4::<0xee>(ab_odd, cd_odd)),
+                ]
+            }
+        }
+        #[inline(always)]
+        unsafe fn interleave(x: [Self; 4]) -> [Self; 4] {
+            unsafe {
+                // Pairs of lanes from the lower and the upper halves, then pairs of pairs.
+                let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+                let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+                let first = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+                let second = _mm512_add_epi64(first, _mm512_set1_epi64(4));
+                let [a, b, c, d] = x;
+                let ab_low = _mm512_castps_pd(_mm512_permutex2var_ps(a.0, low, b.0));
+                let cd_low = _mm512_castps_pd(_mm512_permutex2var_ps(c.0, low, d.0));
+                let ab_high = _mm512_castps_pd(_mm512_permutex2var_ps(a.0, high, b.0));
+                let cd_high = _mm512_castps_pd(_mm512_permutex2var_ps(c.0, high, d.0));
+                [
+                    Self(_mm512_castpd_ps(_mm512_permutex2var_pd(ab_low, first, cd_low))),
+                    Self(_mm512_castpd_ps(_mm512_permutex2var_pd(ab_low, second, cd_low))),
+                    Self(_mm512_castpd_ps(_mm512_permutex2var_pd(ab_high, first, cd_high))),
+                    Self(_mm512_castpd_ps(_mm512_permutex2var_pd(ab_high, second, cd_high))),
+                ]
             }
         }
         #[inline(always)]
@@ -460,6 +544,34 @@ mod x86 {
             unsafe { sum256(_mm256_add_ps(self.0, self.1)) }
         }
         #[inline(always)]
+        unsafe fn deinterleave(x: [Self; 4]) -> [Self; 4] {
+            unsafe {
+                let [a, b, c, d] = x;
+                let low = fourths256([a.0, a.1, b.0, b.1]);
+                let high = fourths256([c.0, c.1, d.0, d.1]);
+                [
+                    Self(low[0], high[0]),
+                    Self(low[1], high[1]),
+                    Self(low[2], high[2]),
+                    Self(low[3], high[3]),
+                ]
+            }
+        }
+        #[inline(always)]
+        unsafe fn interleave(x: [Self; 4]) -> [Self; 4] {
+            unsafe {
+                let [a, b, c, d] = x;
+                let low = mixed256([a.0, b.0, c.0, d.0]);
+                let high = mixed256([a.1, b.1, c.1, d.1]);
+                [
+                    Self(low[0], low[1]),
+                    Self(low[2], low[3]),
+                    Self(high[0], high[1]),
+                    Self(high[2], high[3]),
+                ]
+            }
+        }
+        #[inline(always)]
         unsafe fn transpose(rows: &[Self; 16]) -> [Self; 16] {
             unsafe {
                 let zero = _mm256_setzero_ps();
@@ -496,6 +608,44 @@ mod x86 {
             let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
             let x = _mm_add_ss(x, _mm_shuffle_ps::<1>(x, x));
             _mm_cvtss_f32(x)
+        }
+    }
+
+    /// Every fourth number of the 32 of four vectors, from each of the first four on.
+    #[inline(always)]
+    unsafe fn fourths256(r: [__m256; 4]) -> [__m256; 4] {
+        unsafe {
+            let p0 = _mm256_permute2f128_ps::<0x20>(r[0], r[2]);
+            let p1 = _mm256_permute2f128_ps::<0x31>(r[0], r[2]);
+            let p2 = _mm256_permute2f128_ps::<0x20>(r[1], r[3]);
+            let p3 = _mm256_permute2f128_ps::<0x31>(r[1], r[3]);
+            let [t0, t1] = [_mm256_unpacklo_ps(p0, p1), _mm256_unpackhi_ps(p0, p1)];
+            let [t2, t3] = [_mm256_unpacklo_ps(p2, p3), _mm256_unpackhi_ps(p2, p3)];
+            [
+                _mm256_shuffle_ps::<0x44>(t0, t2),
+                _mm256_shuffle_ps::<0xee>(t0, t2),
+                _mm256_shuffle_ps::<0x44>(t1, t3),
+                _mm256_shuffle_ps::<0xee>(t1, t3),
+            ]
+        }
+    }
+
+    /// The other way round.
+    #[inline(always)]
+    unsafe fn mixed256(v: [__m256; 4]) -> [__m256; 4] {
+        unsafe {
+            let [t0, t1] = [_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpackhi_ps(v[0], v[1])];
+            let [t2, t3] = [_mm256_unpacklo_ps(v[2], v[3]), _mm256_unpackhi_ps(v[2], v[3])];
+            let q0 = _mm256_shuffle_ps::<0x44>(t0, t2);
+            let q1 = _mm256_shuffle_ps::<0xee>(t0, t2);
+            let q2 = _mm256_shuffle_ps::<0x44>(t1, t3);
+            let q3 = _mm256_shuffle_ps::<0xee>(t1, t3);
+            [
+                _mm256_permute2f128_ps::<0x20>(q0, q1),
+                _mm256_permute2f128_ps::<0x20>(q2, q3),
+                _mm256_permute2f128_ps::<0x31>(q0, q1),
+                _mm256_permute2f128_ps::<0x31>(q2, q3),
+            ]
         }
     }
 
