@@ -6,6 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 mod adapt;
 mod aliases;
+mod bench;
 mod convert;
 mod data;
 mod demo;
@@ -49,6 +50,8 @@ enum Command {
     Convert(convert::Args),
     /// Run one component of a model on given tensors.
     Forward(forward::Args),
+    /// Time named pieces of work, to compare with another program.
+    Bench(bench::Args),
     /// Bring the public data sets that training and evaluation use.
     Data(data::Args),
     /// List the devices that this program was built for and this machine has.
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Forward(args) => forward::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Data(args) => data::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Completions { shell } => {

@@ -183,6 +183,14 @@ pub fn memory() -> Option<Memory> {
     Some(memory)
 }
 
+/// The most memory that this process has held so far, mapped files included, in bytes (Linux:
+/// `VmHWM`); `None` where the system does not tell.
+pub fn peak_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// Reads `MemTotal` and `MemAvailable`, in kibibytes.
 fn meminfo(text: &str) -> Option<Memory> {
     let of = |key: &str| {

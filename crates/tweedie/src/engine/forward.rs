@@ -6,15 +6,17 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::component;
-use crate::denoiser::{AskedClass, Asks, Cond, Pass, Times, field};
+use crate::denoiser::{AskedClass, Asks, Cond, Network, Pass, Times, field};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::hub::folder::{Component, Folder};
 use crate::hub::{Dtype, Output, TensorInfo, TensorSet, Values};
+use crate::model::{Autoencoder, ClipText, ControlNet};
 use crate::state::State;
 
 /// The names of components that [`forward`] runs.
@@ -37,14 +39,7 @@ pub struct Forwarded {
     pub outputs: Vec<Output<'static>>,
 }
 
-/// Runs one component of a model on given tensors.
-///
-/// `name` is one of [`COMPONENTS`]. A folder that is a single component has no names of its own: it
-/// stands for any of them. The autoencoder's encoder takes `sample`, its decoder `latents`;
-/// denoising networks take `sample`, `timestep` (one number, or one a row) and what their settings
-/// ask for of `encoder_hidden_states`, `encoder_attention_mask`, `class_labels`, `timestep_cond`,
-/// `text_embeds` and `time_ids`; control networks take `controlnet_cond` and may take
-/// `conditioning_scale` besides; text encoders take `input_ids`.
+/// Runs one component of a model on given tensors: [`LoadedComponent`] for one run.
 ///
 /// # Errors
 ///
@@ -56,24 +51,76 @@ pub fn forward(
     name: &str,
     inputs: &TensorSet,
 ) -> Result<Forwarded> {
-    engine.install(|| inside(engine.device(), folder, name, inputs))
+    LoadedComponent::open(engine, folder, name)?.run(engine, inputs)
 }
 
-fn inside(device: &Device, folder: &Folder, name: &str, set: &TensorSet) -> Result<Forwarded> {
-    if !COMPONENTS.contains(&name) {
-        return Err(Error::unknown("component to run", name, COMPONENTS));
+/// One component of a model with its weights, to be run on given tensors as often as one likes.
+pub struct LoadedComponent {
+    class: String,
+    network: Loaded,
+}
+
+impl std::fmt::Debug for LoadedComponent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoadedComponent").field("class", &self.class).finish_non_exhaustive()
     }
-    let component = part(folder, name)?;
-    let inputs = Inputs { set, device, taken: RefCell::default() };
-    let outputs = match name {
-        "unet" | "transformer" => denoising(&component, &inputs)?,
-        "vae-encoder" => encoder(&component, &inputs)?,
-        "vae-decoder" => decoder(&component, &inputs)?,
-        "text_encoder" | "text_encoder_2" => text(&component, &inputs)?,
-        "controlnet" => control(&component, &inputs)?,
-        other => return Err(Error::unknown("component to run", other, COMPONENTS)),
-    };
-    Ok(Forwarded { class: component.class, outputs })
+}
+
+enum Loaded {
+    Denoising(Arc<dyn Network>),
+    Encoder(Autoencoder),
+    Decoder(Autoencoder),
+    Text(Box<ClipText>),
+    Control(Box<ControlNet>),
+}
+
+impl LoadedComponent {
+    /// Opens a component: `name` is one of [`COMPONENTS`]. A folder that is a single component has
+    /// no names of its own: it stands for any of them.
+    ///
+    /// # Errors
+    ///
+    /// There is no such component, or it cannot be opened.
+    pub fn open(engine: &Engine, folder: &Folder, name: &str) -> Result<Self> {
+        if !COMPONENTS.contains(&name) {
+            return Err(Error::unknown("component to run", name, COMPONENTS));
+        }
+        let (component, device) = (part(folder, name)?, engine.device());
+        let network = engine.install(|| {
+            Ok(match name {
+                "vae-encoder" => Loaded::Encoder(component::autoencoder(&component, device)?),
+                "vae-decoder" => Loaded::Decoder(component::autoencoder(&component, device)?),
+                "text_encoder" | "text_encoder_2" => {
+                    Loaded::Text(Box::new(component::text_encoder(&component, device)?))
+                }
+                "controlnet" => Loaded::Control(Box::new(component::control(&component, device)?)),
+                _ => Loaded::Denoising(component::denoising(&component, device)?),
+            })
+        })?;
+        Ok(Self { class: component.class, network })
+    }
+
+    /// Runs it. The autoencoder's encoder takes `sample`, its decoder `latents`; denoising networks
+    /// take `sample`, `timestep` (one number, or one a row) and what their settings ask for of
+    /// `encoder_hidden_states`, `encoder_attention_mask`, `class_labels`, `timestep_cond`,
+    /// `text_embeds` and `time_ids`; control networks take `controlnet_cond` and may take
+    /// `conditioning_scale` besides; text encoders take `input_ids`.
+    ///
+    /// # Errors
+    ///
+    /// An input is missing, is of another shape or of another type of numbers, or is not one that
+    /// the component takes.
+    pub fn run(&self, engine: &Engine, inputs: &TensorSet) -> Result<Forwarded> {
+        let inputs = Inputs { set: inputs, device: engine.device(), taken: RefCell::default() };
+        let outputs = engine.install(|| match &self.network {
+            Loaded::Denoising(network) => denoising(&**network, &inputs),
+            Loaded::Encoder(network) => encoder(network, &inputs),
+            Loaded::Decoder(network) => decoder(network, &inputs),
+            Loaded::Text(network) => text(network, &inputs),
+            Loaded::Control(network) => control(network, &inputs),
+        })?;
+        Ok(Forwarded { class: self.class.clone(), outputs })
+    }
 }
 
 /// The component of the folder that goes by this name.
@@ -84,8 +131,7 @@ fn part(folder: &Folder, name: &str) -> Result<Component> {
     folder.component(if name.starts_with("vae-") { "vae" } else { name })
 }
 
-fn denoising(component: &Component, inputs: &Inputs<'_>) -> Result<Vec<Output<'static>>> {
-    let network = component::denoising(component, inputs.device)?;
+fn denoising(network: &dyn Network, inputs: &Inputs<'_>) -> Result<Vec<Output<'static>>> {
     let asks = network.asks();
     let x = inputs.real("sample", [Side::Any, Side::of(asks.channels), Side::Any, Side::Any])?;
     let batch = x.dims()[0];
@@ -96,8 +142,7 @@ fn denoising(component: &Component, inputs: &Inputs<'_>) -> Result<Vec<Output<'s
     Ok(vec![output("sample", y.view::<4>()?)])
 }
 
-fn encoder(component: &Component, inputs: &Inputs<'_>) -> Result<Vec<Output<'static>>> {
-    let network = component::autoencoder(component, inputs.device)?;
+fn encoder(network: &Autoencoder, inputs: &Inputs<'_>) -> Result<Vec<Output<'static>>> {
     let channels = Side::Is(network.image_channels());
     let x = inputs.real("sample", [Side::Any, channels, Side::Any, Side::Any])?;
     inputs.nothing_else()?;
@@ -112,16 +157,14 @@ fn encoder(component: &Component, inputs: &Inputs<'_>) -> Result<Vec<Output<'sta
     })
 }
 
-fn decoder(component: &Component, inputs: &Inputs<'_>) -> Result<Vec<Output<'static>>> {
-    let network = component::autoencoder(component, inputs.device)?;
+fn decoder(network: &Autoencoder, inputs: &Inputs<'_>) -> Result<Vec<Output<'static>>> {
     let channels = Side::Is(network.latent_channels());
     let z = inputs.real("latents", [Side::Any, channels, Side::Any, Side::Any])?;
     inputs.nothing_else()?;
     Ok(vec![output("sample", network.decode(&z)?)])
 }
 
-fn text(component: &Component, inputs: &Inputs<'_>) -> Result<Vec<Output<'static>>> {
-    let network = component::text_encoder(component, inputs.device)?;
+fn text(network: &ClipText, inputs: &Inputs<'_>) -> Result<Vec<Output<'static>>> {
     let (ids, shape) = inputs.whole("input_ids", [Side::Any, Side::Any])?;
     inputs.nothing_else()?;
     let rows: Vec<Vec<i64>> = ids.chunks(shape[1]).map(<[i64]>::to_vec).collect();
@@ -132,8 +175,7 @@ fn text(component: &Component, inputs: &Inputs<'_>) -> Result<Vec<Output<'static
     Ok(outputs)
 }
 
-fn control(component: &Component, inputs: &Inputs<'_>) -> Result<Vec<Output<'static>>> {
-    let network = component::control(component, inputs.device)?;
+fn control(network: &ControlNet, inputs: &Inputs<'_>) -> Result<Vec<Output<'static>>> {
     let (asks, config) = (network.asks(), network.config());
     let x = inputs.real("sample", [Side::Any, Side::of(asks.channels), Side::Any, Side::Any])?;
     let batch = x.dims()[0];

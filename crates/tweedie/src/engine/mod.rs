@@ -4,6 +4,7 @@
 //! command line and the server call.
 
 mod autoencode;
+pub mod bench;
 mod component;
 mod cond;
 mod device;
@@ -23,9 +24,9 @@ mod watch;
 
 pub use component::{open_control, wanted};
 pub use cond::Texts;
-pub use device::{DeviceInfo, KINDS, Memory, built_with, devices, memory};
+pub use device::{DeviceInfo, KINDS, Memory, built_with, devices, memory, peak_memory};
 pub use evaluate::{GROUPS, Group, Measured, evaluate_captions, evaluate_classes};
-pub use forward::{COMPONENTS, Forwarded, forward};
+pub use forward::{COMPONENTS, Forwarded, LoadedComponent, forward};
 pub use generate::{Generated, generate, generate_each, preview};
 pub use inputs::{Controlling, Inputs, Noises, read_picture, source};
 pub use lora::Applied;

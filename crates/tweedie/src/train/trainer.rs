@@ -291,14 +291,26 @@ fn untrack(network: &mut (impl Parameters + ?Sized)) {
     network.each_mut("", &mut |_, weight| weight.untrack());
 }
 
-/// The loss of one batch and the gradient of every weight, in the order of the walk.
-fn gradients(
-    task: &mut dyn Task,
-    examples: &[usize],
-    place: Place,
-) -> Result<(f64, Vec<Option<Tensor<1>>>)> {
+/// A loss and the gradient of every weight, in the order of the walk.
+pub type LossAndGradients = (f64, Vec<Option<Tensor<1>>>);
+
+/// The loss of one batch and its gradients.
+fn gradients(task: &mut dyn Task, examples: &[usize], place: Place) -> Result<LossAndGradients> {
+    loss_and_gradients(task, |task| task.loss(examples, place))
+}
+
+/// A loss of a network and the gradient of every weight, in the order of the walk. The weights are on
+/// the tape while `loss` runs.
+///
+/// # Errors
+///
+/// What `loss` says.
+pub fn loss_and_gradients<T: Parameters + ?Sized>(
+    task: &mut T,
+    loss: impl FnOnce(&mut T) -> Result<Tensor<1>>,
+) -> Result<LossAndGradients> {
     task.each_mut("", &mut |_, weight| weight.track());
-    let loss = task.loss(examples, place)?;
+    let loss = loss(task)?;
     let value = loss.clone().without_autodiff().into_data_as::<f32>();
     let value = value.iter::<f32>().map(f64::from).sum();
     let tape = loss.backward();

@@ -1,0 +1,83 @@
+//! `tweedie bench`.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use serde_json::{Map, Value, json};
+use tweedie::engine::bench::{PIECES, Piece, time};
+use tweedie::engine::{Engine, instruction_set, peak_memory};
+use tweedie::hub::{TensorSet, encode_safetensors};
+
+use crate::output;
+
+/// Time named pieces of work, to compare with another program.
+///
+/// Each piece runs once to warm up and then as often as asked; the median counts. The root holds
+/// full-size model folders: `sd15` and `dit-xl-2`. Run this and the other program in turn on a quiet
+/// machine, with the same number of threads.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The folder of the model folders `sd15` and `dit-xl-2`; `train` needs none.
+    #[arg(long, default_value = ".")]
+    root: PathBuf,
+    /// What to time, separated by commas: unet32, unet64, unet64b2, vae512, dit256, train.
+    #[arg(long, value_delimiter = ',', default_values_t = PIECES.map(|p| p.name.to_owned()))]
+    pieces: Vec<String>,
+    /// Timed runs of each piece.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    runs: u16,
+    /// Threads.
+    #[arg(short, long, default_value_t = 2)]
+    threads: usize,
+    /// Run the piece on these tensors (safetensors, named as for `tweedie forward`).
+    #[arg(long, value_name = "FILE", requires = "out")]
+    inputs: Option<PathBuf>,
+    /// Write what the last timed run of the piece put out.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Print the medians in seconds and the peak memory as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let pieces: Vec<Piece> =
+        args.pieces.iter().map(|p| Piece::named(p)).collect::<Result<_, _>>()?;
+    if args.out.is_some() && pieces.len() != 1 {
+        bail!("--out holds what one piece puts out: name it with --pieces");
+    }
+    let inputs = args.inputs.as_ref().map(TensorSet::open).transpose()?;
+    let engine = Engine::cpu(args.threads)?;
+    let mut report = Map::new();
+    if !args.json {
+        let set = instruction_set();
+        output::say(&format!("{} threads, {set}; seconds of {} runs", engine.threads(), args.runs));
+        output::say(&format!("{:<10} {:>9} {:>9} {:>9}", "piece", "median", "least", "most"));
+    }
+    for piece in &pieces {
+        let timed = time(&engine, &args.root, piece, inputs.as_ref(), args.runs.into())?;
+        if let Some(out) = &args.out {
+            output::write(out, &encode_safetensors(&timed.outputs, &Default::default())?)?;
+        }
+        let median = timed.median();
+        let least = timed.seconds.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = timed.seconds.iter().copied().fold(0.0, f64::max);
+        report.insert(piece.name.to_owned(), json!(median));
+        if !args.json {
+            output::say(&format!(
+                "{:<10} {median:>9.3} {least:>9.3} {most:>9.3}   {}",
+                piece.name, piece.about
+            ));
+        }
+    }
+    let peak = peak_memory();
+    if args.json {
+        report.insert("peak_rss_mb".into(), json!(peak.map(|p| p as f64 / f64::from(1 << 20))));
+        report.insert("threads".into(), json!(engine.threads()));
+        report.insert("instruction_set".into(), json!(instruction_set()));
+        output::say(&serde_json::to_string_pretty(&Value::Object(report))?);
+    } else if let Some(peak) = peak {
+        output::say(&format!("peak memory {}", output::bytes(peak)));
+    }
+    Ok(())
+}
