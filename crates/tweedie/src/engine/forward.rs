@@ -111,13 +111,15 @@ impl LoadedComponent {
     /// An input is missing, is of another shape or of another type of numbers, or is not one that
     /// the component takes.
     pub fn run(&self, engine: &Engine, inputs: &TensorSet) -> Result<Forwarded> {
-        let inputs = Inputs { set: inputs, device: engine.device(), taken: RefCell::default() };
-        let outputs = engine.install(|| match &self.network {
-            Loaded::Denoising(network) => denoising(&**network, &inputs),
-            Loaded::Encoder(network) => encoder(network, &inputs),
-            Loaded::Decoder(network) => decoder(network, &inputs),
-            Loaded::Text(network) => text(network, &inputs),
-            Loaded::Control(network) => control(network, &inputs),
+        let outputs = engine.install(|| {
+            let inputs = Inputs { set: inputs, device: engine.device(), taken: RefCell::default() };
+            match &self.network {
+                Loaded::Denoising(network) => denoising(&**network, &inputs),
+                Loaded::Encoder(network) => encoder(network, &inputs),
+                Loaded::Decoder(network) => decoder(network, &inputs),
+                Loaded::Text(network) => text(network, &inputs),
+                Loaded::Control(network) => control(network, &inputs),
+            }
         })?;
         Ok(Forwarded { class: self.class.clone(), outputs })
     }
