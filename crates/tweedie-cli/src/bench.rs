@@ -1,11 +1,12 @@
 //! `tweedie bench`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 use tweedie::engine::bench::{PIECES, Piece, time};
-use tweedie::engine::{Engine, instruction_set, peak_memory};
+use tweedie::engine::{Engine, bytes, instruction_set, peak_memory};
 use tweedie::hub::{TensorSet, encode_safetensors};
 
 use crate::output;
@@ -57,7 +58,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for piece in &pieces {
         let timed = time(&engine, &args.root, piece, inputs.as_ref(), args.runs.into())?;
         if let Some(out) = &args.out {
-            output::write(out, &encode_safetensors(&timed.outputs, &Default::default())?)?;
+            output::write(out, &encode_safetensors(&timed.outputs, &BTreeMap::new())?)?;
         }
         let median = timed.median();
         let least = timed.seconds.iter().copied().fold(f64::INFINITY, f64::min);
@@ -77,7 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         report.insert("instruction_set".into(), json!(instruction_set()));
         output::say(&serde_json::to_string_pretty(&Value::Object(report))?);
     } else if let Some(peak) = peak {
-        output::say(&format!("peak memory {}", output::bytes(peak)));
+        output::say(&format!("peak memory {}", bytes(peak)));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! A piece runs once to warm up, on inputs of its own, and then as often as asked. With given inputs
 //! the timed runs take those, so that their output can be compared with another program's.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -121,7 +122,7 @@ impl Piece {
                 }
             });
         }
-        let bytes = encode_safetensors(&outputs, &Default::default())?;
+        let bytes = encode_safetensors(&outputs, &BTreeMap::new())?;
         Ok(TensorFile::from_bytes(bytes, format!("the inputs of {}", self.name))?.into())
     }
 }
