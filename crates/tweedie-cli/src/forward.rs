@@ -48,7 +48,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
     let done = forward(&engine, &folder, &args.component, &inputs)?;
     let seconds = start.elapsed();
-    output::write(&args.out, &encode_safetensors(&done.outputs, &Default::default())?)?;
+    output::write(
+        &args.out,
+        &encode_safetensors(&done.outputs, &std::collections::BTreeMap::new())?,
+    )?;
     let facts: Vec<Facts> = done.outputs.iter().map(Facts::of).collect();
     if args.json {
         let outputs = facts.iter().map(|f| {

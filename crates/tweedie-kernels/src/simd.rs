@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// The instruction sets that the kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstructionSet {
-    /// AMX tiles of bf16 for matrix products, AVX-512 for everything else.
+    /// AMX tiles of bf16 for matrix products, AVX-512 for everything else: taken only where it is
+    /// asked for, since it keeps 17 bits of a factor, not 24.
     Amx,
     /// AVX-512 F, BW, DQ and VL, with FMA.
     Avx512,
@@ -20,7 +21,7 @@ pub enum InstructionSet {
 }
 
 impl InstructionSet {
-    /// The widest set of this machine.
+    /// The widest set of this machine that multiplies in f32.
     pub fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
@@ -30,7 +31,7 @@ impl InstructionSet {
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("fma")
             {
-                return if crate::amx::available() { Self::Amx } else { Self::Avx512 };
+                return Self::Avx512;
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 return Self::Avx2;
@@ -47,16 +48,24 @@ impl InstructionSet {
             3 => Self::Avx2,
             4 => Self::Baseline,
             _ => {
-                let widest = Self::detect();
-                let set = Self::asked().filter(|set| *set as u8 >= widest as u8).unwrap_or(widest);
+                let set = Self::asked().filter(|set| set.is_there()).unwrap_or_else(Self::detect);
                 SET.store(set as u8 + 1, Ordering::Relaxed);
                 set
             }
         }
     }
 
+    /// Whether this machine has it.
+    pub(crate) fn is_there(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if self == Self::Amx {
+            return Self::detect() == Self::Avx512 && crate::amx::available();
+        }
+        self as u8 >= Self::detect() as u8
+    }
+
     /// What the variable `TWEEDIE_INSTRUCTION_SET` names: a narrower set than the machine's, to
-    /// repeat what another machine does.
+    /// repeat what another machine does, or the faster and less exact `amx`.
     fn asked() -> Option<Self> {
         let name = std::env::var("TWEEDIE_INSTRUCTION_SET").ok()?;
         [Self::Amx, Self::Avx512, Self::Avx2, Self::Baseline].into_iter().find(|s| s.name() == name)
@@ -76,7 +85,7 @@ impl InstructionSet {
     /// lacks is ignored.
     #[cfg(test)]
     pub(crate) fn force(self) {
-        if self as u8 >= Self::detect() as u8 {
+        if self.is_there() {
             SET.store(self as u8 + 1, Ordering::Relaxed);
         }
     }
@@ -614,6 +623,7 @@ mod x86 {
     /// Every fourth number of the 32 of four vectors, from each of the first four on.
     #[inline(always)]
     unsafe fn fourths256(r: [__m256; 4]) -> [__m256; 4] {
+        // SAFETY: AVX2, the set that `dispatch` checks before it calls.
         unsafe {
             let p0 = _mm256_permute2f128_ps::<0x20>(r[0], r[2]);
             let p1 = _mm256_permute2f128_ps::<0x31>(r[0], r[2]);
@@ -633,6 +643,7 @@ mod x86 {
     /// The other way round.
     #[inline(always)]
     unsafe fn mixed256(v: [__m256; 4]) -> [__m256; 4] {
+        // SAFETY: AVX2, the set that `dispatch` checks before it calls.
         unsafe {
             let [t0, t1] = [_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpackhi_ps(v[0], v[1])];
             let [t2, t3] = [_mm256_unpacklo_ps(v[2], v[3]), _mm256_unpackhi_ps(v[2], v[3])];

@@ -24,18 +24,18 @@ static SET: Mutex<()> = Mutex::new(());
 /// Runs `test` on every instruction set of this machine, the widest last.
 pub(crate) fn with_each_set(mut test: impl FnMut(InstructionSet)) {
     let _guard = SET.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let widest = InstructionSet::detect();
     for set in [
         InstructionSet::Baseline,
         InstructionSet::Avx2,
         InstructionSet::Avx512,
         InstructionSet::Amx,
     ] {
-        if set as u8 >= widest as u8 {
+        if set.is_there() {
             set.force();
             test(set);
         }
     }
+    InstructionSet::detect().force();
 }
 
 /// Runs `test` while no other test changes the instruction set.

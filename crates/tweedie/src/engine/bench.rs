@@ -31,75 +31,13 @@ pub struct Piece {
     pub name: &'static str,
     /// What it does.
     pub about: &'static str,
-    /// The model's folder below the root, and the component; none trains a network of its own.
-    component: Option<[&'static str; 2]>,
+    /// The model's folder below the root, and the component; none trains a small network of its own.
+    pub component: Option<[&'static str; 2]>,
     /// Its inputs by name, with their shapes.
-    inputs: &'static [(&'static str, &'static [usize])],
+    pub inputs: &'static [(&'static str, &'static [usize])],
 }
 
-/// Every piece.
-pub const PIECES: [Piece; 6] = [
-    Piece {
-        name: "unet32",
-        about: "Stable Diffusion 1.5's U-Net, latents of 32x32",
-        component: Some(["sd15", "unet"]),
-        inputs: &[
-            ("sample", &[1, 4, 32, 32]),
-            ("timestep", &[1]),
-            ("encoder_hidden_states", &[1, 77, 768]),
-        ],
-    },
-    Piece {
-        name: "unet64",
-        about: "Stable Diffusion 1.5's U-Net, latents of 64x64",
-        component: Some(["sd15", "unet"]),
-        inputs: &[
-            ("sample", &[1, 4, 64, 64]),
-            ("timestep", &[1]),
-            ("encoder_hidden_states", &[1, 77, 768]),
-        ],
-    },
-    Piece {
-        name: "unet64b2",
-        about: "the same for two rows, as guidance asks for",
-        component: Some(["sd15", "unet"]),
-        inputs: &[
-            ("sample", &[2, 4, 64, 64]),
-            ("timestep", &[1]),
-            ("encoder_hidden_states", &[2, 77, 768]),
-        ],
-    },
-    Piece {
-        name: "vae512",
-        about: "decoding latents to 512x512",
-        component: Some(["sd15", "vae-decoder"]),
-        inputs: &[("latents", &[1, 4, 64, 64])],
-    },
-    Piece {
-        name: "dit256",
-        about: "DiT-XL/2, latents of 32x32",
-        component: Some(["dit-xl-2", "transformer"]),
-        inputs: &[("sample", &[1, 4, 32, 32]), ("timestep", &[1]), ("class_labels", &[1])],
-    },
-    Piece {
-        name: "train",
-        about: "one AdamW step of a small pixel U-Net, 64 pictures of 32x32",
-        component: None,
-        inputs: &[("sample", &[64, 3, 32, 32]), ("timestep", &[64])],
-    },
-];
-
 impl Piece {
-    /// The piece of this name.
-    ///
-    /// # Errors
-    ///
-    /// There is none.
-    pub fn named(name: &str) -> Result<Self> {
-        let found = PIECES.into_iter().find(|piece| piece.name == name);
-        found.ok_or_else(|| Error::unknown("piece to time", name, PIECES.map(|p| p.name)))
-    }
-
     /// Inputs drawn from a seed: standard normal numbers, time 10, class 1.
     fn draw(&self, seed: u64) -> Result<TensorSet> {
         let mut generator = Key::new(seed, 0, 0).generator();
@@ -146,7 +84,7 @@ impl Timed {
 }
 
 /// Times a piece: once to warm up, then `runs` times on `inputs` or on those of its own. `root` has
-/// the folders `sd15` and `dit-xl-2`.
+/// the model folders.
 ///
 /// # Errors
 ///

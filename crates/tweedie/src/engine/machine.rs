@@ -148,6 +148,15 @@ fn pool(threads: usize) -> Result<ThreadPool> {
 pub fn instruction_set() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     {
+        // Asked for by `TWEEDIE_INSTRUCTION_SET`; burn's own operations still use what is there.
+        let kernels = tweedie_kernels::InstructionSet::current();
+        if kernels != tweedie_kernels::InstructionSet::detect() {
+            return match kernels.name() {
+                "amx" => "x86-64 with kernels in amx",
+                "avx2" => "x86-64 with kernels in avx2",
+                _ => "x86-64 with portable kernels",
+            };
+        }
         if std::is_x86_feature_detected!("avx512f") {
             return "x86-64 avx512f";
         }
