@@ -27,6 +27,7 @@ use crate::{adapt, aliases, demo, output, parts, task};
 /// Samplers, grids, guides and taps are written `name` or `name:key=value,key=value`; the names that
 /// other programs use are understood ("DPM++ 2M Karras", `dpmpp_2m`, `k_euler_a`). `tweedie methods`
 /// lists them all with their settings.
+#[allow(clippy::struct_excessive_bools, reason = "flags of a command line")]
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment, after_long_help = aliases::help())]
 pub(crate) struct Args {
