@@ -65,6 +65,14 @@ impl Engine {
                 format!("{threads} where at most {MOST} make sense"),
             ));
         }
+        // A set that this machine lacks, or that no machine has, would otherwise pass unnoticed.
+        let kernels = tweedie_kernels::InstructionSet::current().name();
+        if let Ok(asked) = std::env::var("TWEEDIE_INSTRUCTION_SET")
+            && asked != kernels
+        {
+            let why = format!("`{asked}` is not on this machine (amx, avx512, avx2 or baseline)");
+            return Err(Error::setting("TWEEDIE_INSTRUCTION_SET", why));
+        }
         let first = pool(threads)?;
         let threads = first.current_num_threads();
         Ok(Self { device, threads, idle: Mutex::new(vec![first]) })
