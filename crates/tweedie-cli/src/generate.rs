@@ -185,7 +185,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.from.is_some() {
         announce(&spec);
     }
-    complete(&mut spec, &model, args)?;
+    complete(&engine, &mut spec, &model, args)?;
     inputs.texts = engine.encode(&model, &spec)?;
     model.release_text();
     let target = Target::new(args, spec.count)?;
@@ -198,6 +198,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let made = generate(&engine, &model, &spec, &inputs, &mut watcher);
     bar.finish_and_clear();
     let made = made.inspect_err(|_| target.take_back())?;
+    // Taken here, on all threads; the pictures record it.
+    engine.hash(&model)?;
     let files = save(&target, &spec, &model, &made)?;
     if let Some(path) = &args.save_latents {
         save_latents(path, &made.latents)?;
@@ -323,9 +325,9 @@ fn measured(args: &Args, spec: &mut Spec, opened: &Opened) -> Result<Needs> {
 }
 
 /// Puts in what only the model knows.
-fn complete(spec: &mut Spec, model: &Model, args: &Args) -> Result<()> {
+fn complete(engine: &Engine, spec: &mut Spec, model: &Model, args: &Args) -> Result<()> {
     if args.from.is_some() {
-        let hash = model.hash()?;
+        let hash = engine.hash(model)?;
         if let Some(wanted) = spec.model_hash.as_ref().filter(|h| *h != hash) {
             bail!(
                 "model `{}` is not the one that the picture was made with: its hash is {hash:.12}, the picture's {wanted:.12}",

@@ -10,6 +10,9 @@ use rayon::prelude::*;
 #[repr(C, align(64))]
 struct Line([f32; 16]);
 
+/// How many pieces of scratch a thread keeps: more than any kernel holds at once.
+const KEPT: usize = 12;
+
 thread_local! {
     static POOL: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
@@ -20,12 +23,14 @@ pub(crate) struct Scratch(Vec<Line>);
 
 impl Scratch {
     pub(crate) fn new(len: usize) -> Self {
-        let mut lines = POOL.with_borrow_mut(Vec::pop).unwrap_or_default();
         let wanted = len.div_ceil(16);
-        if lines.len() < wanted {
-            lines.resize(wanted, Line([0.0; 16]));
-        }
-        Self(lines)
+        // The smallest that is large enough; growing one would copy what nobody reads.
+        let kept = POOL.with_borrow_mut(|pool| {
+            let fits = (0..pool.len()).filter(|&i| pool[i].len() >= wanted);
+            let best = fits.min_by_key(|&i| pool[i].len())?;
+            Some(pool.swap_remove(best))
+        });
+        Self(kept.unwrap_or_else(|| vec![Line([0.0; 16]); wanted]))
     }
 
     pub(crate) fn ptr(&mut self) -> *mut f32 {
@@ -39,8 +44,10 @@ impl Drop for Scratch {
         // During the end of a thread the pool may be gone: then the memory is freed.
         let _ = POOL.try_with(|pool| {
             let mut pool = pool.borrow_mut();
-            if pool.len() < 8 {
-                pool.push(lines);
+            pool.push(lines);
+            if pool.len() > KEPT {
+                let smallest = (0..pool.len()).min_by_key(|&i| pool[i].len());
+                smallest.map(|i| pool.swap_remove(i));
             }
         });
     }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use burn::tensor::{AllocationProperty, Bytes};
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 
 mod sealed {
     pub trait Sealed {}
@@ -63,6 +65,18 @@ impl MappedFile {
     /// The whole file.
     pub fn bytes(&self) -> &[u8] {
         self.map.as_deref().unwrap_or(&[])
+    }
+
+    /// Gives the pages back to the system: they count as this process's no longer and are read anew
+    /// from the file (from the system's cache, mostly) when they are touched again. The bytes stay
+    /// the same. A hint: where the system has no such call, nothing happens.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        if let Some(map) = &self.map {
+            // SAFETY: the map is read-only and backed by the file, so that a page that was given
+            // back is read from there again; no number lives in memory alone.
+            let _ = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
+        }
     }
 
     /// Length of the file in bytes.
@@ -192,6 +206,21 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{offset} {count}");
         }
         assert!(map.view::<f32>(1, 1).is_ok() && map.view::<u8>(5, 0).is_ok());
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn released_pages_come_back() {
+        let bytes: Vec<u8> = (0..100_003_u32).map(|i| (i * 7 % 251) as u8).collect();
+        let path = file("release", &bytes);
+        let map = MappedFile::open(&path).unwrap();
+        for _ in 0..2 {
+            assert_eq!(map.bytes(), bytes);
+            map.release();
+        }
+        std::fs::remove_file(path).unwrap();
+        let path = file("release-empty", &[]);
+        MappedFile::open(&path).unwrap().release();
         std::fs::remove_file(path).unwrap();
     }
 

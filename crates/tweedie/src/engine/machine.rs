@@ -122,6 +122,15 @@ impl Engine {
         self.install(|| Model::from_folder(folder, &self.device))
     }
 
+    /// [`Model::hash`], on the threads of this engine. It is taken once and kept.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn hash<'m>(&self, model: &'m Model) -> Result<&'m str> {
+        self.install(|| model.hash_in_pool())
+    }
+
     /// Encodes the prompts of a spec; `None` for models that take none. With the result in
     /// [`crate::engine::Inputs::texts`] the text encoders can be released before the network runs, by
     /// [`Model::release_text`].

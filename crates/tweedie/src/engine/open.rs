@@ -4,7 +4,6 @@ use std::sync::OnceLock;
 
 use burn::tensor::Device;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::component;
 use crate::denoiser::{AskedClass, Asks, Network, NetworkDenoiser};
@@ -124,16 +123,31 @@ impl Model {
         &self.folder
     }
 
-    /// The SHA-256 of all its weights, component by component in the order of the index.
+    /// The BLAKE3 hash of all its weights, component by component in the order of the index, each
+    /// tensor after its name. (SHA-256 would take seconds for a model of some gigabytes.)
+    /// [`Engine::hash`](super::Engine::hash) takes it on several threads.
     ///
     /// # Errors
     ///
     /// What reading the files says.
     pub fn hash(&self) -> Result<&str> {
+        self.hashed(|sum, bytes| {
+            sum.update(bytes);
+        })
+    }
+
+    /// As [`Model::hash`], on the threads of the pool that this thread is in.
+    pub(super) fn hash_in_pool(&self) -> Result<&str> {
+        self.hashed(|sum, bytes| {
+            sum.update_rayon(bytes);
+        })
+    }
+
+    fn hashed(&self, update: impl Fn(&mut blake3::Hasher, &[u8])) -> Result<&str> {
         if let Some(hash) = self.hash.get() {
             return Ok(hash);
         }
-        let mut sum = Sha256::new();
+        let mut sum = blake3::Hasher::new();
         let names: Vec<String> = self.folder.components().map(str::to_owned).collect();
         for name in names {
             let component = self.folder.component(&name)?;
@@ -142,12 +156,14 @@ impl Model {
             }
             let tensors = component.tensors()?;
             for name in tensors.names() {
-                sum.update(name.as_bytes());
-                sum.update(&*tensors.raw(name)?);
+                update(&mut sum, name.as_bytes());
+                update(&mut sum, &tensors.raw(name)?);
+                // These pages are not the network's; without this all weights were held twice.
+                tensors.release();
             }
         }
-        let hash: String = sum.finalize().iter().map(|b| format!("{b:02x}")).collect();
-        Ok(self.hash.get_or_init(|| hash))
+        let hash = sum.finalize().to_hex();
+        Ok(self.hash.get_or_init(|| hash.as_str().to_owned()))
     }
 
     /// The guidance weight that its maker recommends: `guidance` in the folder's `tweedie.json`,

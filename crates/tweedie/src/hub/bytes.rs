@@ -41,6 +41,13 @@ impl Bytes {
         }
     }
 
+    /// Gives the pages of a mapped file back to the system; they are read again when touched.
+    pub(crate) fn release(&self) {
+        if let Self::Mapped(file) = self {
+            file.release();
+        }
+    }
+
     /// All bytes.
     pub(crate) fn as_slice(&self) -> &[u8] {
         match self {

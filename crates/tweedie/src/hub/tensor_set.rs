@@ -163,6 +163,12 @@ impl TensorSet {
         &self.files
     }
 
+    /// Gives the pages of the mapped files back to the system; they are read again when touched.
+    /// Whoever walks through a large set once keeps its memory small by this.
+    pub fn release(&self) {
+        self.files.iter().for_each(TensorFile::release);
+    }
+
     /// The names of all tensors, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.place.keys().map(String::as_str)

@@ -100,6 +100,11 @@ impl TensorFile {
         &self.name
     }
 
+    /// Gives the pages of a mapped file back to the system; they are read again when touched.
+    pub(crate) fn release(&self) {
+        self.bytes.release();
+    }
+
     /// The names of the tensors, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.header.tensors.keys().map(String::as_str)

@@ -9,6 +9,7 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod crew;
 pub mod draws;
 pub mod level_sampling;
 pub mod log;
@@ -22,6 +23,7 @@ pub mod trainer;
 pub mod weighting;
 
 pub use config::Config;
+pub use crew::Crew;
 pub use task::Task;
 pub use trainer::{Outcome, Trainer, Watch};
 

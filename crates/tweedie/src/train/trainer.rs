@@ -8,6 +8,7 @@ use burn::tensor::Tensor;
 
 use super::checkpoint::{self, Position};
 use super::config::Config;
+use super::crew::Crew;
 use super::draws::Order;
 use super::log::{Line, Log};
 use super::objective::Place;
@@ -67,6 +68,7 @@ pub struct Trainer {
     position: Position,
     order: Order,
     reduce: Box<dyn Reduce>,
+    crew: Option<Crew>,
     folder: PathBuf,
     log: Log,
 }
@@ -116,13 +118,21 @@ impl Trainer {
     ) -> Self {
         let order = Order::new(config.seed, task.examples());
         let reduce = Box::new(Alone);
-        Self { config, task, optimiser, position, order, reduce, folder: folder.to_owned(), log }
+        let folder = folder.to_owned();
+        Self { config, task, optimiser, position, order, reduce, crew: None, folder, log }
     }
 
     /// The same run with its gradients reduced over several workers.
     #[must_use]
     pub fn with_reduce(mut self, reduce: Box<dyn Reduce>) -> Self {
         self.reduce = reduce;
+        self
+    }
+
+    /// The same run with its micro-batches computed side by side; the result is the same.
+    #[must_use]
+    pub fn with_crew(mut self, crew: Crew) -> Self {
+        self.crew = Some(crew);
         self
     }
 
@@ -194,14 +204,25 @@ impl Trainer {
     pub fn step(&mut self) -> Result<StepReport> {
         let step = self.position.step;
         let (batch, rows) = (self.config.batch, self.config.rows());
-        let mut sum = Gradients::default();
-        for part in 0..self.config.accumulate {
+        let part = |part: usize| {
             let first = part * batch;
             let shown = self.position.shown + first as u64;
             let examples: Vec<usize> =
                 (0..batch as u64).map(|i| self.order.example(shown + i)).collect();
-            let place = Place { seed: self.config.seed, step, first, rows };
-            sum.add(gradients(&mut *self.task, &examples, place)?);
+            (examples, Place { seed: self.config.seed, step, first, rows })
+        };
+        let mut parts = (0..self.config.accumulate).map(part).collect::<Vec<_>>().into_iter();
+        let mut sum = Gradients::default();
+        let side_by_side = self.crew.as_ref().map_or(0, Crew::len);
+        while let Some((examples, place)) = parts.next() {
+            match &self.crew {
+                Some(crew) => {
+                    let rest = parts.by_ref().take(side_by_side - 1);
+                    let wave = [(examples, place)].into_iter().chain(rest).collect();
+                    crew.gradients(&*self.task, wave)?.into_iter().for_each(|part| sum.add(part));
+                }
+                None => sum.add(gradients(&mut *self.task, &examples, place)?),
+            }
         }
         let (loss, gradients) = sum.mean(self.config.accumulate);
         let gradients = self.reduce.reduce(gradients)?;
@@ -295,7 +316,11 @@ fn untrack(network: &mut (impl Parameters + ?Sized)) {
 pub type LossAndGradients = (f64, Vec<Option<Tensor<1>>>);
 
 /// The loss of one batch and its gradients.
-fn gradients(task: &mut dyn Task, examples: &[usize], place: Place) -> Result<LossAndGradients> {
+pub(super) fn gradients(
+    task: &mut dyn Task,
+    examples: &[usize],
+    place: Place,
+) -> Result<LossAndGradients> {
     loss_and_gradients(task, |task| task.loss(examples, place))
 }
 
