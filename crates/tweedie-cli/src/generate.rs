@@ -186,8 +186,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         announce(&spec);
     }
     complete(&engine, &mut spec, &model, args)?;
+    let ready = start.elapsed();
     inputs.texts = engine.encode(&model, &spec)?;
     model.release_text();
+    let encoded = start.elapsed();
     let target = Target::new(args, spec.count)?;
     let stop = progress::stop_flag()?;
     let evaluations = (spec.count * spec.steps) as u64;
@@ -209,6 +211,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let report = json!({
             "files": files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>(),
             "seconds": time.as_secs_f64(),
+            // Since the start: when all components were built and checked, when the prompts were
+            // encoded.
+            "opened": ready.as_secs_f64(),
+            "encoded": encoded.as_secs_f64(),
             "evaluations": made.cost.forward,
             "classes": made.classes,
             "memory": needs,

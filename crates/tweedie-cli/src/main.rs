@@ -83,7 +83,9 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+            let mut causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+            // Many an error says its cause itself.
+            causes.dedup_by(|cause, before| before.ends_with(cause.as_str()));
             output::warn(&format!("error: {}", causes.join(": ").replace('\n', " ")));
             ExitCode::FAILURE
         }

@@ -128,8 +128,22 @@ impl Error {
     /// Wraps an input or output error with the file it is about.
     pub fn io(file: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let file = file.into();
-        move |source| Self::Io { file, source }
+        move |source| Self::Io { file, source: innermost(source) }
     }
+}
+
+/// What the system said, without the names of temporary files that were put around it on the way.
+fn innermost(error: std::io::Error) -> std::io::Error {
+    let mut inner: Option<&(dyn std::error::Error + 'static)> =
+        error.get_ref().map(|e| e as &(dyn std::error::Error + 'static));
+    while let Some(cause) = inner {
+        let code = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+        if let Some(code) = code {
+            return std::io::Error::from_raw_os_error(code);
+        }
+        inner = cause.source();
+    }
+    error
 }
 
 fn near_hint(near: &[String]) -> String {

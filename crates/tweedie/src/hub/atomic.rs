@@ -58,7 +58,14 @@ pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Resu
     let scratch = builder.tempdir_in(&folder).map_err(Error::io(path))?;
     let fresh = scratch.path().join("new");
     std::fs::create_dir(&fresh).map_err(Error::io(path))?;
-    fill(&fresh)?;
+    fill(&fresh).map_err(|error| match error {
+        // The name that the file would have had; the temporary one says nothing to anybody.
+        Error::Io { file, source } => {
+            let file = file.strip_prefix(&fresh).map_or(file.clone(), |rest| path.join(rest));
+            Error::Io { file, source }
+        }
+        other => other,
+    })?;
     let old = scratch.path().join("old");
     let replaces = path.exists();
     if replaces {
@@ -119,7 +126,8 @@ mod tests {
         assert_eq!(entries(folder.path()), ["a.txt"]);
         assert!(write_file(folder.path(), |_| Ok(())).is_err());
         let missing = folder.path().join("no/such/file");
-        assert!(write_file(&missing, |_| Ok(())).unwrap_err().to_string().contains("no/such"));
+        let refused = write_file(&missing, |_| Ok(())).unwrap_err().to_string();
+        assert!(refused.contains("no/such/file") && !refused.contains(".part"), "{refused}");
     }
 
     #[test]
@@ -137,6 +145,12 @@ mod tests {
             Err(Error::Stopped)
         });
         assert!(failed.is_err());
+        let nowhere = |at: &Path| {
+            let file = at.join("no/f");
+            std::fs::write(&file, "half").map_err(Error::io(&file))
+        };
+        let failed = write_folder(&path, nowhere).unwrap_err().to_string();
+        assert!(failed.contains("model/no/f") && !failed.contains(".part"), "{failed}");
         assert_eq!(std::fs::read(path.join("f")).unwrap(), b"two");
         assert_eq!(entries(root.path()), ["model"]);
         assert!(write_folder(&path.join("f"), |_| Ok(())).is_err());

@@ -44,10 +44,37 @@ pub struct Memory {
 /// What a reader may take beside twice its file: errors, tables, the texts of messages.
 const FREE: usize = 1 << 20;
 
+/// What a reader may take for one file.
+#[derive(Clone, Copy)]
+pub(crate) struct Bound<'m> {
+    memory: Option<&'m Memory>,
+    /// Bytes beside twice the file.
+    free: usize,
+}
+
+impl<'m> Bound<'m> {
+    pub(crate) fn new(memory: Option<&'m Memory>) -> Self {
+        Self { memory, free: FREE }
+    }
+
+    /// Beside that, what an unbroken input takes that has nothing to do with its size: the compiled
+    /// patterns of a tokenizer, the standard vocabulary that a single file goes without.
+    pub(crate) fn beside(memory: Option<&'m Memory>, unbroken: impl Fn() -> Result<()>) -> Self {
+        let Some(measure) = memory else { return Self::new(None) };
+        // What is made only once is made in the first call.
+        let _ = unbroken();
+        let before = (measure.start)();
+        let _ = unbroken();
+        let taken = (measure.most)().saturating_sub(before);
+        Self { memory, free: FREE + taken }
+    }
+}
+
 /// Reads `mutations` broken safetensors files; the finding is the number of the first one that
 /// was not answered properly, and how.
 pub fn safetensors(mutations: usize, seed: u64, memory: Option<&Memory>) -> Result<Tally, String> {
     let bases = bases().map_err(|e| e.to_string())?;
+    let bound = Bound::new(memory);
     let mut tally = Tally::default();
     for number in 0..mutations {
         let mut dice = Dice::new(seed, number as u64);
@@ -55,7 +82,7 @@ pub fn safetensors(mutations: usize, seed: u64, memory: Option<&Memory>) -> Resu
         for _ in 0..=dice.below(3) {
             bytes = mutate(bytes, &mut dice);
         }
-        answer(number, &mut tally, bytes.len(), memory, || read_all(bytes))?;
+        answer(number, &mut tally, bytes.len(), bound, || read_all(bytes))?;
     }
     Ok(tally)
 }
@@ -65,6 +92,7 @@ pub fn safetensors(mutations: usize, seed: u64, memory: Option<&Memory>) -> Resu
 pub fn settings(mutations: usize, seed: u64, memory: Option<&Memory>) -> Result<Tally, String> {
     let words = super::ClipVocabulary::from_words(["red", "circle"]).map_err(|e| e.to_string())?;
     let files = words.files(16);
+    let tokenizer = Bound::beside(memory, || read_settings(6, files[0].1.as_bytes(), &files));
     let mut tally = Tally::default();
     for number in 0..mutations {
         let mut dice = Dice::new(seed, number as u64);
@@ -86,7 +114,8 @@ pub fn settings(mutations: usize, seed: u64, memory: Option<&Memory>) -> Result<
         for _ in 0..=dice.below(4) {
             mutate_json(&mut bytes, &mut dice);
         }
-        answer(number, &mut tally, bytes.len(), memory, || read_settings(which, &bytes, &files))?;
+        let bound = if which == 6 { tokenizer } else { Bound::new(memory) };
+        answer(number, &mut tally, bytes.len(), bound, || read_settings(which, &bytes, &files))?;
     }
     Ok(tally)
 }
@@ -128,13 +157,14 @@ pub(crate) fn answer(
     number: usize,
     tally: &mut Tally,
     size: usize,
-    memory: Option<&Memory>,
+    bound: Bound<'_>,
     read: impl FnOnce() -> Result<()>,
 ) -> Result<(), String> {
+    let memory = bound.memory;
     let before = memory.map_or(0, |m| (m.start)());
     let answer = catch_unwind(AssertUnwindSafe(read));
     let taken = memory.map_or(0, |m| (m.most)()).saturating_sub(before);
-    if taken > 2 * size + FREE {
+    if taken > 2 * size + bound.free {
         return Err(format!("mutation {number}: {taken} bytes for a file of {size}"));
     }
     match answer {

@@ -56,7 +56,7 @@ pub struct Part {
     pub parameters: usize,
     /// Its tensors.
     pub tensors: usize,
-    /// Bytes of its weights, in their files.
+    /// Bytes of its weights; what else is in their files is not counted.
     pub bytes: usize,
     /// Tensors of each dtype.
     pub dtypes: BTreeMap<String, usize>,
@@ -215,13 +215,13 @@ fn settings(component: &Component) -> Result<(Map<String, Value>, bool)> {
 
 impl Part {
     fn weigh(&mut self, set: &TensorSet) {
-        self.bytes = set.size();
         for file in set.files() {
             self.metadata.extend(file.metadata().clone());
         }
         for (name, info) in set.names().filter_map(|n| Some((n, set.info(n).ok()?))) {
             self.tensors += 1;
             self.parameters += info.elements();
+            self.bytes += info.bytes;
             let dtype = format!("{:?}", info.dtype);
             *self.dtypes.entry(dtype.clone()).or_default() += 1;
             self.listing.push(Tensor { name: name.to_owned(), dtype, shape: info.shape });

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Dice, Memory, Tally, answer, mutate_json};
+use super::{Bound, Dice, Memory, Tally, answer, mutate_json};
 use crate::Result;
 use crate::hub::single::{self, Told};
 use crate::hub::{Dtype, Output, TensorFile, TensorSet, encode_safetensors};
@@ -44,11 +44,14 @@ const KEYS: &[(&str, &[usize])] = &[
 /// # Errors
 /// The finding, in words.
 pub fn layouts(mutations: usize, seed: u64, memory: Option<&Memory>) -> Result<Tally, String> {
+    let whole = encoded(KEYS.iter().map(|(k, s)| ((*k).to_owned(), s.to_vec())).collect());
+    let whole = whole.map_err(|e| e.to_string())?;
+    let bound = Bound::beside(memory, || read(whole.clone()));
     let mut tally = Tally::default();
     for number in 0..mutations {
         let mut dice = Dice::new(seed, number as u64);
         let bytes = broken(&mut dice).map_err(|e| e.to_string())?;
-        answer(number, &mut tally, bytes.len(), memory, || read(bytes))?;
+        answer(number, &mut tally, bytes.len(), bound, || read(bytes))?;
     }
     Ok(tally)
 }
@@ -88,6 +91,10 @@ fn broken(dice: &mut Dice) -> Result<Vec<u8>> {
     }
     let by_name: BTreeMap<String, Vec<usize>> =
         tensors.into_iter().filter(|t| !t.0.is_empty()).collect();
+    encoded(by_name)
+}
+
+fn encoded(by_name: BTreeMap<String, Vec<usize>>) -> Result<Vec<u8>> {
     let zeros = vec![0.0_f32; 1 << 16];
     let outputs: Vec<Output<'_>> = by_name
         .iter()

@@ -1,6 +1,6 @@
 //! Files of PyTorch in both formats, made here byte by byte so that they can be broken anywhere.
 
-use super::{Dice, Memory, Tally, answer, read_all};
+use super::{Bound, Dice, Memory, Tally, answer, read_all};
 use crate::Result;
 
 /// Reads `mutations` broken files of `torch.save`; the finding is the number of the first one that was
@@ -17,7 +17,7 @@ pub fn torch(mutations: usize, seed: u64, memory: Option<&Memory>) -> Result<Tal
         for _ in 0..=dice.below(4) {
             mutate(&mut bytes, &mut dice);
         }
-        answer(number, &mut tally, bytes.len(), memory, || read_all(bytes))?;
+        answer(number, &mut tally, bytes.len(), Bound::new(memory), || read_all(bytes))?;
     }
     Ok(tally)
 }
