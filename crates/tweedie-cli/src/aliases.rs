@@ -29,6 +29,7 @@ pub(crate) const ALIASES: &[Alias] = &[
     alias(&["-b", "--batch-count"], "count"),
     alias(&["--sampling-method"], "sampler"),
     alias(&["--scheduler"], "grid"),
+    alias(&["--type"], "dtype"),
     alias(&["--rng"], "rng"),
     alias(&["-i", "--init-img"], "init"),
     alias(&["--mask"], "mask"),

@@ -10,7 +10,7 @@ use tweedie::hub::{Dtype, Opened, Output, TensorFile, write_safetensors};
 use tweedie::media::{Format, Panel, RECORD, Sheet, decode_texts, encode_png};
 use tweedie::noise::Rng;
 use tweedie::prompt::Emphasis;
-use tweedie::spec::{Limits, Spec, resolve_grid, resolve_sampler};
+use tweedie::spec::{Limits, Spec, Storage, resolve_grid, resolve_sampler};
 
 use crate::progress::{self, Watcher};
 use crate::{adapt, aliases, demo, output, parts, task};
@@ -106,6 +106,10 @@ pub(crate) struct Args {
     /// Height in pixels.
     #[arg(short = 'H', long)]
     height: Option<usize>,
+    /// Hold the weights in this type, whatever the files hold: f16 and bf16 take half the memory of
+    /// f32. (Vectors, such as biases, are never narrowed.)
+    #[arg(long, value_enum, visible_alias = "type")]
+    dtype: Option<Stored>,
     /// How the autoencoder works: `off`, as a whole; a number, by tiles of that many pixels a side,
     /// which takes less memory and more time; `auto`, by tiles of 512 above 1.5 megapixels.
     #[arg(long, visible_alias = "vae-tile-size", value_name = "auto|off|N", value_parser = vae_tile, default_value = "auto")]
@@ -147,6 +151,24 @@ pub(crate) struct Args {
     preview: bool,
 }
 
+/// What weights are held in.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Stored {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Stored {
+    fn storage(self) -> Storage {
+        match self {
+            Self::F32 => Storage::F32,
+            Self::F16 => Storage::F16,
+            Self::Bf16 => Storage::Bf16,
+        }
+    }
+}
+
 impl Args {
     /// Whether nothing was asked for in particular.
     fn bare(&self) -> bool {
@@ -179,7 +201,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     inputs.controls = args.controls.read(&engine, &mut spec, args.from.as_deref())?;
     inputs.noise = noises(args, &mut spec)?;
     spec.validate(&Limits::default())?;
-    let opened = args.parts.of(&name).open()?;
+    spec.dtype = args.dtype.map(Stored::storage).or(spec.dtype);
+    let mut parts = args.parts.of(&name);
+    if let Some(storage) = spec.dtype {
+        parts = parts.dtype(storage.dtype());
+    }
+    let opened = parts.open()?;
     let needs = measured(args, &mut spec, &opened)?;
     let mut model = args.adapters.put(engine.open_folder(opened.folder)?, &mut spec)?;
     if args.from.is_some() {

@@ -140,6 +140,9 @@ fn loaded<T: Parameters>(mut network: T, component: &Component) -> Result<T> {
         return Err(Error::format(tensors.name(), "", misfit.summary()));
     }
     weight::load(&mut network, &tensors)?;
+    // What was converted has been read once and is not needed in its file any more; what stays in the
+    // file is read again when it is used.
+    tensors.release();
     let mut narrow = 0;
     network
         .each("", &mut |_, weight| narrow += if weight.is_narrow() { weight.bytes() } else { 0 });

@@ -154,7 +154,8 @@ impl Model {
             if !component.has_weights() {
                 continue;
             }
-            let tensors = component.tensors()?;
+            // In the type of the files: however it is held, it is the same model.
+            let tensors = component.stored()?;
             for name in tensors.names() {
                 update(&mut sum, name.as_bytes());
                 update(&mut sum, &tensors.raw(name)?);

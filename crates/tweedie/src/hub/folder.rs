@@ -27,7 +27,7 @@ use super::bytes::Bytes;
 use super::json::{self, one_line};
 use super::names;
 use super::tensor_set::TensorSet;
-use super::tensors::TensorFile;
+use super::tensors::{Dtype, TensorFile};
 use crate::{Error, Result};
 
 /// Files of a folder that is part of the binary: path within the folder, and content.
@@ -52,6 +52,8 @@ pub struct Folder {
     name: String,
     source: Source,
     index: Option<ModelIndex>,
+    /// The type that weights are held in, where it is not to be that of the files.
+    dtype: Option<Dtype>,
 }
 
 #[derive(Clone)]
@@ -112,6 +114,8 @@ pub struct Component {
     at: String,
     /// The variant of its weights that is taken where it is there.
     variant: Option<String>,
+    /// The type that its weights are held in, where it is not to be that of the files.
+    dtype: Option<Dtype>,
     /// Its files where they are not those of a folder.
     held: Option<Arc<Held>>,
 }
@@ -156,7 +160,7 @@ impl Folder {
     }
 
     fn new(name: String, source: Source) -> Result<Self> {
-        let mut folder = Self { name, source, index: None };
+        let mut folder = Self { name, source, index: None, dtype: None };
         if folder.exists(INDEX) {
             let file = folder.file(INDEX);
             let map = json::object(&file, folder.read(INDEX)?.as_slice())?;
@@ -186,7 +190,15 @@ impl Folder {
         // One component without a name is the folder of a single component.
         let single = components.iter().any(|c| c.name.is_empty());
         let source = Source::Assembled(Arc::new(components));
-        Self { name: name.into(), source, index: (!single).then_some(index) }
+        Self { name: name.into(), source, index: (!single).then_some(index), dtype: None }
+    }
+
+    /// The same model with the weights of all its components held in another type; see
+    /// [`TensorSet::held_as`].
+    #[must_use]
+    pub fn held_as(mut self, dtype: Dtype) -> Self {
+        self.dtype = Some(dtype);
+        self
     }
 
     /// What stands for the folder in errors: its path, or `builtin:NAME`.
@@ -339,7 +351,7 @@ impl Folder {
         if let Source::Assembled(parts) = &self.source
             && let Some(part) = parts.iter().find(|p| p.name == name)
         {
-            return Ok(part.clone());
+            return Ok(Component { dtype: self.dtype.or(part.dtype), ..part.clone() });
         }
         let listed = self.index.as_ref().map(|i| i.find(&self.name, name)).transpose()?;
         if listed.is_none() && !name.is_empty() {
@@ -362,6 +374,7 @@ impl Folder {
             folder: self.clone(),
             at: name.to_owned(),
             variant: None,
+            dtype: self.dtype,
             held: None,
         })
     }
@@ -476,6 +489,7 @@ impl Component {
             name: source.display().to_string(),
             source: Source::Assembled(Arc::new(Vec::new())),
             index: None,
+            dtype: None,
         };
         Self {
             name: name.to_owned(),
@@ -485,6 +499,7 @@ impl Component {
             folder,
             at: String::new(),
             variant: None,
+            dtype: None,
             held: Some(Arc::new(held)),
         }
     }
@@ -527,11 +542,19 @@ impl Component {
     }
 
     /// The weights: those of the variant that was asked for when the model was opened, else the plain
-    /// ones.
+    /// ones, in the type that was asked for then.
     ///
     /// # Errors
     /// There are none (the error names what was looked for), or they are wrong.
     pub fn tensors(&self) -> Result<TensorSet> {
+        self.stored().map(|set| set.held_as(self.dtype))
+    }
+
+    /// As [`tensors`](Self::tensors), in the type of the files.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn stored(&self) -> Result<TensorSet> {
         if self.held.is_none() && self.variant.is_none() && self.first(&forms("")).is_none() {
             // Nothing but variants: the half-width one that most folders have, else the first.
             let mut variants: Vec<String> = STEMS.iter().flat_map(|s| self.variants(s)).collect();

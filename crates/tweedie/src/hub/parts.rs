@@ -30,6 +30,7 @@ use super::layout::{self, Kind};
 use super::scheduler::PredictionType;
 use super::single::{self, Fit, Single, Told, Wish, Yaml};
 use super::tensor_set::TensorSet;
+use super::tensors::Dtype;
 use crate::{Error, Result};
 
 /// The endings of files of weights.
@@ -48,6 +49,7 @@ pub struct Parts {
     config: Option<PathBuf>,
     variant: Option<String>,
     prediction: Option<PredictionType>,
+    dtype: Option<Dtype>,
 }
 
 /// A model as [`Parts::open`] found it.
@@ -156,6 +158,14 @@ impl Parts {
         self
     }
 
+    /// Holds the weights in this type (f32, f16 or bf16), whatever the files hold: half the memory, or
+    /// twice. Vectors are never narrowed; see [`TensorSet::held_as`].
+    #[must_use]
+    pub fn dtype(mut self, dtype: Dtype) -> Self {
+        self.dtype = Some(dtype);
+        self
+    }
+
     /// Opens the model.
     ///
     /// # Errors
@@ -175,6 +185,20 @@ impl Parts {
     /// # Errors
     /// There is no such model, or it is none that is known.
     pub fn look(&self) -> Result<Opened> {
+        let mut opened = self.found()?;
+        let Some(dtype) = self.dtype else { return Ok(opened) };
+        if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            return Err(Error::setting(
+                "dtype",
+                format!("wanted f32, f16 or bf16, found {dtype:?}"),
+            ));
+        }
+        opened.folder = opened.folder.held_as(dtype);
+        Ok(opened)
+    }
+
+    /// The model, its weights as in the files.
+    fn found(&self) -> Result<Opened> {
         if self.model.starts_with(builtin::PREFIX) {
             return self.folder(builtin::named(&self.model)?);
         }

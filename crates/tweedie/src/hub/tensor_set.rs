@@ -5,11 +5,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::decode;
 use super::json::{escape, one_line};
+use super::narrow;
 use super::tensors::{Dtype, TensorFile, TensorInfo};
 use crate::weight::{self, Half, Misfit, Numbers, Parameters, Source};
 use crate::{Error, Result};
@@ -40,6 +42,8 @@ pub struct TensorSet {
     files: Vec<TensorFile>,
     /// How each tensor is made of those in the files.
     place: BTreeMap<String, Place>,
+    /// The type that real numbers are given in, where it is not to be that of the files.
+    held_as: Option<Dtype>,
 }
 
 /// How a tensor is made of stored ones.
@@ -79,7 +83,12 @@ pub enum Edit {
 impl From<TensorFile> for TensorSet {
     fn from(file: TensorFile) -> Self {
         let place = file.names().filter_map(|n| Some((n.to_owned(), Place::of(&file, 0, n)?)));
-        Self { name: file.name().to_owned(), place: place.collect(), files: vec![file] }
+        Self {
+            name: file.name().to_owned(),
+            place: place.collect(),
+            files: vec![file],
+            held_as: None,
+        }
     }
 }
 
@@ -130,7 +139,7 @@ impl TensorSet {
             let why = format!("{} shards, the limit is {MAX_SHARDS}", shards.len());
             return Err(Error::format(path, "weight_map", why));
         }
-        let mut set = Self { name: path.to_owned(), files: Vec::new(), place: BTreeMap::new() };
+        let mut set = Self::empty(path);
         for (shard, tensors) in shards {
             let file = open(shard)?;
             for name in tensors {
@@ -215,8 +224,9 @@ impl TensorSet {
     /// # Errors
     /// There is no such tensor; the error names the nearest ones.
     pub fn info(&self, name: &str) -> Result<TensorInfo> {
-        let Place { dtype, shape, .. } = self.at(name)?;
-        let mut info = TensorInfo { dtype: *dtype, shape: shape.clone(), bytes: 0 };
+        let place = self.at(name)?;
+        let dtype = self.told(place);
+        let mut info = TensorInfo { dtype, shape: place.shape.clone(), bytes: 0 };
         info.bytes = (info.elements() * dtype.bitsize()).div_ceil(8);
         Ok(info)
     }
@@ -231,7 +241,7 @@ impl TensorSet {
     /// # Errors
     /// As there.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
-        let dtype = self.at(name)?.dtype;
+        let dtype = self.told(self.at(name)?);
         decode::to_f32(dtype, &self.raw(name)?).ok_or_else(|| {
             let why = format!("wanted real numbers, found {dtype:?}");
             Error::format(&self.name, one_line(name), why)
@@ -243,7 +253,7 @@ impl TensorSet {
     /// # Errors
     /// As there.
     pub fn read_i64(&self, name: &str) -> Result<Vec<i64>> {
-        let dtype = self.at(name)?.dtype;
+        let dtype = self.told(self.at(name)?);
         decode::to_i64(dtype, &self.raw(name)?).ok_or_else(|| {
             let why = format!("wanted whole numbers within 64 bits, found {dtype:?}");
             Error::format(&self.name, one_line(name), why)
@@ -251,12 +261,29 @@ impl TensorSet {
     }
 
     /// The stored bytes of the tensor `name`, little endian, row after row: those of the file
-    /// itself, unless the tensor is made of several stored ones or turned.
+    /// itself, unless the tensor is made of several stored ones, turned or of another type.
     ///
     /// # Errors
-    /// There is no such tensor.
+    /// There is no such tensor; a number of it is beyond the range of the type of
+    /// [`held_as`](Self::held_as).
     pub fn raw(&self, name: &str) -> Result<Cow<'_, [u8]>> {
         let place = self.at(name)?;
+        let stored = self.stored(place)?;
+        let told = self.told(place);
+        if told == place.dtype {
+            return Ok(stored);
+        }
+        // In blocks of whole numbers of either type.
+        let size = place.dtype.bitsize() >> 3;
+        let blocks = stored.par_chunks(size << 16);
+        let blocks = blocks.map(|block| narrow::convert(place.dtype, block, told));
+        let whole: std::result::Result<Vec<_>, String> = blocks.collect();
+        let whole = whole.map_err(|why| Error::format(&self.name, one_line(name), why))?;
+        Ok(Cow::Owned(whole.concat()))
+    }
+
+    /// The bytes of a tensor in the type of its file.
+    fn stored(&self, place: &Place) -> Result<Cow<'_, [u8]>> {
         if let [piece] = place.pieces.as_slice() {
             return self.piece(piece, place.dtype);
         }
@@ -269,7 +296,11 @@ impl TensorSet {
 
     /// The bytes of the tensor `name` in their file, without a copy, where it is a whole stored one.
     fn share(&self, name: &str, align: usize) -> Option<burn::tensor::Bytes> {
-        match self.place.get(name)?.pieces.as_slice() {
+        let place = self.place.get(name)?;
+        if self.told(place) != place.dtype {
+            return None;
+        }
+        match place.pieces.as_slice() {
             [Piece { file, name, rows: None, turned: None }] => {
                 self.files.get(*file)?.share(name, align)
             }
@@ -365,9 +396,30 @@ impl TensorSet {
         Ok(Self { place, ..self.clone() })
     }
 
+    /// The set with its real numbers in another type, each tensor converted when it is read. Vectors
+    /// (biases, the scales of norms) are widened but never narrowed: they weigh nothing, and what is
+    /// lost in them is not made up for by anything.
+    #[must_use]
+    pub fn held_as(&self, dtype: Option<Dtype>) -> Self {
+        Self { held_as: dtype, ..self.clone() }
+    }
+
+    /// The type that a tensor is given in.
+    fn told(&self, place: &Place) -> Dtype {
+        match self.held_as {
+            Some(dtype)
+                if narrow::is_real(place.dtype)
+                    && (place.shape.len() > 1 || dtype.bitsize() > place.dtype.bitsize()) =>
+            {
+                dtype
+            }
+            _ => place.dtype,
+        }
+    }
+
     /// An empty set; `name` stands for it in errors.
     pub(crate) fn empty(name: impl Into<PathBuf>) -> Self {
-        Self { name: name.into(), files: Vec::new(), place: BTreeMap::new() }
+        Self { name: name.into(), files: Vec::new(), place: BTreeMap::new(), held_as: None }
     }
 
     /// A set without tensors over the files of this one, to be filled by [`add`](Self::add).
@@ -647,5 +699,48 @@ mod tests {
         assert_eq!(short.names().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(short.read_f32("a").unwrap(), [1.0, 2.0]);
         assert!(set.renamed(|_| Some("same".to_owned())).is_err());
+    }
+
+    #[test]
+    fn matrices_are_held_in_another_type_and_vectors_are_not_narrowed() {
+        let matrix = [1.0, 1.0 + 2.0_f32.powi(-12), -3.25, 7e-6];
+        let tensors = [
+            Output::f32("bias", &[2], &[0.1, 0.2], Dtype::F32),
+            Output::f32("weight", &[2, 2], &matrix, Dtype::F32),
+        ];
+        let bytes = encode_safetensors(&tensors, &BTreeMap::new()).unwrap();
+        let set = TensorSet::from(TensorFile::from_bytes(bytes, "m.safetensors").unwrap());
+        for (dtype, half) in [(Dtype::F16, Half::F16), (Dtype::BF16, Half::Bf16)] {
+            let held = set.held_as(Some(dtype));
+            let info = held.info("weight").unwrap();
+            assert_eq!((info.dtype, info.bytes), (dtype, 8));
+            assert_eq!(held.info("bias").unwrap().dtype, Dtype::F32);
+            assert_eq!(held.read_f32("bias").unwrap(), [0.1, 0.2]);
+            let round = |v: f32| match half {
+                Half::F16 => half::f16::from_f32(v).to_f32(),
+                Half::Bf16 => half::bf16::from_f32(v).to_f32(),
+            };
+            assert_eq!(held.read_f32("weight").unwrap(), matrix.map(round));
+            assert_ne!(held.read_f32("weight").unwrap(), matrix);
+            let Numbers::Bytes(bits, Some(found)) = Source::read(&held, "weight").unwrap() else {
+                panic!("not narrow");
+            };
+            assert_eq!((bits.len(), found), (8, half));
+        }
+        // What the type has no number for is an error that names the tensor.
+        let large = Output::f32("weight", &[1, 1], &[7e4], Dtype::F32);
+        let bytes = encode_safetensors(&[large], &BTreeMap::new()).unwrap();
+        let set = TensorSet::from(TensorFile::from_bytes(bytes, "m.safetensors").unwrap());
+        let error = set.held_as(Some(Dtype::F16)).read_f32("weight").unwrap_err().to_string();
+        assert!(error.contains("weight") && error.contains("beyond the range"), "{error}");
+        assert_eq!(set.held_as(Some(Dtype::BF16)).info("weight").unwrap().bytes, 2);
+        // Widening takes the vectors too.
+        let narrow = Output::f32("bias", &[2], &[0.5, 2.0], Dtype::F16);
+        let bytes = encode_safetensors(&[narrow], &BTreeMap::new()).unwrap();
+        let set = TensorSet::from(TensorFile::from_bytes(bytes, "m.safetensors").unwrap());
+        let wide = set.held_as(Some(Dtype::F32));
+        assert_eq!(wide.info("bias").unwrap().dtype, Dtype::F32);
+        assert_eq!(wide.read_f32("bias").unwrap(), [0.5, 2.0]);
+        assert!(matches!(Source::read(&wide, "bias").unwrap(), Numbers::F32(_)));
     }
 }

@@ -33,6 +33,29 @@ pub enum Precision {
     F64,
 }
 
+/// The type that weights are held in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Storage {
+    /// 32-bit floating point.
+    F32,
+    /// IEEE 754 binary16.
+    F16,
+    /// bfloat16: the range of f32, eight bits of precision.
+    Bf16,
+}
+
+impl Storage {
+    /// As files name it.
+    pub fn dtype(self) -> crate::hub::Dtype {
+        match self {
+            Self::F32 => crate::hub::Dtype::F32,
+            Self::F16 => crate::hub::Dtype::F16,
+            Self::Bf16 => crate::hub::Dtype::BF16,
+        }
+    }
+}
+
 /// A file that a run takes numbers from: its name without folders, and what it holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,7 +98,8 @@ pub struct EmbeddingUse {
 pub struct Spec {
     /// The model's name: `builtin:shapes`, or that of a folder without its path.
     pub model: String,
-    /// The SHA-256 of the model's weights, in hexadecimal, once it is known.
+    /// The hash of the model's weights, in hexadecimal, once it is known
+    /// ([`Model::hash`](crate::engine::Model::hash)).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_hash: Option<String>,
     /// What the pictures should be of.
@@ -144,6 +168,9 @@ pub struct Spec {
     /// [`Spec::TILE`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vae_tile: Option<usize>,
+    /// The type that the weights are held in; that of the files where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<Storage>,
     /// The type that the network computes in.
     pub precision: Precision,
     /// A file that the initial noise comes from, in place of the seed's.
@@ -187,6 +214,7 @@ impl Default for Spec {
             width: None,
             height: None,
             vae_tile: None,
+            dtype: None,
             precision: Precision::F32,
             noise: None,
             task: Task::default(),
