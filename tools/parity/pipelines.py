@@ -196,21 +196,25 @@ def control(setup, scheduler):
 
 
 def lora(setup, scheduler):
+    from diffusers.training_utils import _collate_lora_metadata
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
 
     pipeline = setup.pipeline(diffusers.StableDiffusionPipeline, 4, scheduler)
+    # Before the adapter: it gives the layers under it other names.
+    folder = setup.saved(pipeline, f"lora {scheduler}")
     config = LoraConfig(r=4, lora_alpha=3, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
     pipeline.unet.add_adapter(config)
     generator = torch.Generator().manual_seed(3)
     state = get_peft_model_state_dict(pipeline.unet)
     state = {k: 0.3 * torch.randn(v.shape, generator=generator) for k, v in state.items()}
     file = setup.root / "adapter.safetensors"
-    # diffusers' own layout: down and up beside an alpha for each module.
-    alphas = {k.replace(".lora_A.weight", ".alpha"): torch.tensor(3.0) for k in state if "lora_A" in k}
-    save_file({f"unet.{k}": v for k, v in (state | alphas).items()}, file)
+    # As diffusers writes it, the alpha in the header.
+    told = _collate_lora_metadata({"unet": pipeline.unet})
+    diffusers.StableDiffusionPipeline.save_lora_weights(
+        setup.root, unet_lora_layers=state, weight_name=file.name, **told
+    )
     pipeline.unet.delete_adapters("default")
-    folder = setup.saved(pipeline, f"lora {scheduler}")
     pipeline.load_lora_weights(file, adapter_name="one")
     pipeline.set_adapters("one", 0.6)
     return pipeline, {"height": SIDE, "width": SIDE}, ["--lora", f"{file}:0.6"], folder
