@@ -66,6 +66,14 @@ SCHEDULERS = {
     "euler": ("EulerDiscreteScheduler", {"timestep_spacing": "leading", "steps_offset": 1}),
     "euler-ancestral": ("EulerAncestralDiscreteScheduler", {"timestep_spacing": "leading", "steps_offset": 1}),
     "pndm": ("PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1}),
+    "ddpm": ("DDPMScheduler", {"clip_sample": False, "steps_offset": 1}),
+    "heun": ("HeunDiscreteScheduler", {"steps_offset": 1}),
+    "dpm2": ("KDPM2DiscreteScheduler", {"steps_offset": 1}),
+    "dpm2-ancestral": ("KDPM2AncestralDiscreteScheduler", {"steps_offset": 1}),
+    "lms": ("LMSDiscreteScheduler", {"steps_offset": 1}),
+    "unipc": ("UniPCMultistepScheduler", {"steps_offset": 1}),
+    "deis": ("DEISMultistepScheduler", {"steps_offset": 1}),
+    "dpm-singlestep": ("DPMSolverSinglestepScheduler", {}),
 }
 
 
@@ -170,9 +178,10 @@ def text_to_image(setup, scheduler):
     return pipeline, {"height": SIDE, "width": SIDE}, []
 
 
-def image_to_image(setup, scheduler):
+def image_to_image(setup, scheduler, strength=0.63):
     pipeline = setup.pipeline(diffusers.StableDiffusionImg2ImgPipeline, 4, scheduler)
-    return pipeline, {"image": image(setup.init), "strength": 0.63}, ["--init", setup.init, "--strength", "0.63"]
+    flags = ["--init", setup.init, "--strength", str(strength)]
+    return pipeline, {"image": image(setup.init), "strength": strength}, flags
 
 
 def inpaint(setup, scheduler, channels=4, strength=1.0):
@@ -223,6 +232,9 @@ def lora(setup, scheduler):
 TASKS = {
     "text": text_to_image,
     "image": image_to_image,
+    # One step and two steps less than the whole: PNDM's list of steps has a pair there.
+    "image-0.95": lambda s, k: image_to_image(s, k, strength=0.95),
+    "image-0.85": lambda s, k: image_to_image(s, k, strength=0.85),
     "inpaint": inpaint,
     "inpaint-0.7": lambda s, k: inpaint(s, k, strength=0.7),
     "inpaint9": lambda s, k: inpaint(s, k, channels=9),

@@ -129,6 +129,7 @@ impl Plan {
             Way::Edit => (true, 0),
             way => (self.strength == 1.0 && way != Way::Start, first_step(steps, self.strength)?),
         };
+        let first = if whole { first } else { parts.sampler.enter(&parts.levels, first) };
         let known = if picture.way == Way::Blend || !whole {
             Some(State::new(picture.encoded.draw(model, rows, parts.noise.as_mut())?))
         } else {

@@ -318,7 +318,7 @@ fn sampler(config: &SchedulerConfig, prediction: Prediction) -> Result<PartSpec>
         C::HeunDiscreteScheduler => PartSpec::named("heun"),
         C::KDPM2DiscreteScheduler => PartSpec::named("dpm2"),
         C::KDPM2AncestralDiscreteScheduler => PartSpec::named("dpm2-ancestral"),
-        C::LMSDiscreteScheduler => PartSpec::named("lms"),
+        C::LMSDiscreteScheduler => PartSpec::named("lms").with("absent", true),
         C::DPMSolverSDEScheduler => PartSpec::named("dpmpp-sde"),
         C::LCMScheduler => PartSpec::named("lcm").with("scaling", config.timestep_scaling),
         C::TCDScheduler => PartSpec::named("tcd"),

@@ -9,12 +9,14 @@
 //! x_to = mask * step(x) + (1 - mask) * (alpha_to known + sigma_to eps),   eps the same at every step
 //! ```
 //!
-//! After the last step the known part is put in clean, whatever level the grid ends at.
+//! After the last step the known part is put in clean, whatever level the grid ends at. What a step
+//! evaluates on its way, at another level than it starts from, is seen with the known part at that
+//! level too.
 
 use crate::error::Result;
-use crate::level::Level;
+use crate::level::{Level, Levels};
 use crate::noise::Noise;
-use crate::sampler::{Claims, Eval, Sampler, Step};
+use crate::sampler::{Claims, Estimate, Eval, Sampler, Step};
 use crate::state::State;
 
 /// A sampler that repaints where the mask is 1 and keeps where it is 0.
@@ -34,11 +36,47 @@ impl Blend {
     pub fn new(inner: Box<dyn Sampler>, mask: State, known: State, eps: State) -> Self {
         Self { inner, mask, known, eps }
     }
+}
 
-    fn blended(&self, x: State, to: Level) -> State {
-        let kept = self.known.clone() * to.alpha + self.eps.clone() * to.sigma;
-        kept.clone() + (x - kept).zip(&self.mask, |x, mask| x * mask)
+/// The network as the wrapped sampler sees it: what is asked on the way has the known part in it.
+struct Between<'a> {
+    eval: &'a mut dyn Eval,
+    mask: &'a State,
+    known: &'a State,
+    eps: &'a State,
+    /// Where the step starts: there it is in it already.
+    from: Level,
+}
+
+impl Between<'_> {
+    fn seen(&self, x: &State, at: &Levels) -> State {
+        match at {
+            Levels::One(level) if *level != self.from => {
+                blended(x.clone(), self.mask, self.known, self.eps, *level)
+            }
+            _ => x.clone(),
+        }
     }
+}
+
+impl Eval for Between<'_> {
+    fn x0(&mut self, x: &State, at: &Levels) -> Result<State> {
+        self.eval.x0(&self.seen(x, at), at)
+    }
+
+    fn estimate(&mut self, x: &State, level: Level) -> Result<Estimate> {
+        self.eval.estimate(&self.seen(x, &Levels::One(level)), level)
+    }
+
+    fn jump(&mut self, x: &State, from: Level, to: Level) -> Result<Option<State>> {
+        self.eval.jump(&self.seen(x, &Levels::One(from)), from, to)
+    }
+}
+
+/// `x` where the mask is 1, and the known part at a level where it is 0.
+fn blended(x: State, mask: &State, known: &State, eps: &State, to: Level) -> State {
+    let kept = known.clone() * to.alpha + eps.clone() * to.sigma;
+    kept.clone() + (x - kept).zip(mask, |x, mask| x * mask)
 }
 
 impl Sampler for Blend {
@@ -50,6 +88,10 @@ impl Sampler for Blend {
         self.inner.reset();
     }
 
+    fn enter(&mut self, levels: &[Level], first: usize) -> usize {
+        self.inner.enter(levels, first)
+    }
+
     fn step(
         &mut self,
         eval: &mut dyn Eval,
@@ -57,9 +99,11 @@ impl Sampler for Blend {
         step: &Step<'_>,
         noise: &mut dyn Noise,
     ) -> Result<State> {
-        let x = self.inner.step(eval, x, step, noise)?;
+        let Self { inner, mask, known, eps } = self;
+        let mut between = Between { eval, mask, known, eps, from: step.from };
+        let x = inner.step(&mut between, x, step, noise)?;
         let to = if step.index + 1 == step.count { Level::CLEAN } else { step.to };
-        Ok(self.blended(x, to))
+        Ok(blended(x, mask, known, eps, to))
     }
 
     fn fork(&self) -> Box<dyn Sampler> {

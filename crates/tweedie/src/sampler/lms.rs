@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Card, Seam, defaults_of};
 use crate::error::{Error, Result};
+use crate::level::Level;
 use crate::noise::Noise;
 use crate::prediction::eps_of;
 use crate::sampler::{Claims, Entry, Eval, Sampler, Step};
@@ -44,11 +45,14 @@ pub(crate) const ENTRY: Entry = Entry {
 pub struct Settings {
     /// How many slopes are used, 1 to 4. The default, 4, is k-diffusion's.
     pub order: usize,
+    /// Whether the steps before a run that begins in the middle of the grid count, with slopes of
+    /// zero, in place of a lower order: what diffusers does. The default is no.
+    pub absent: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { order: 4 }
+        Self { order: 4, absent: false }
     }
 }
 
@@ -56,8 +60,10 @@ impl Default for Settings {
 #[derive(Clone, Debug)]
 pub struct Lms {
     settings: Settings,
-    /// `sigma_edm` and the slope, the newest last.
-    past: Vec<(f64, State)>,
+    /// `sigma_edm` and the slope, the newest last; none for steps that were not taken.
+    past: Vec<(f64, Option<State>)>,
+    /// `sigma_edm` of the steps before the run.
+    absent: Vec<f64>,
 }
 
 impl Lms {
@@ -71,7 +77,7 @@ impl Lms {
             let why = format!("{}, wanted 1 to 4", settings.order);
             return Err(Error::setting("lms:order", why));
         }
-        Ok(Self { settings, past: Vec::new() })
+        Ok(Self { settings, past: Vec::new(), absent: Vec::new() })
     }
 }
 
@@ -97,6 +103,15 @@ impl Sampler for Lms {
         self.past.clear();
     }
 
+    fn enter(&mut self, levels: &[Level], first: usize) -> usize {
+        if self.settings.absent {
+            let before = &levels[..first.min(levels.len())];
+            let before = before.iter().rev().take(self.settings.order - 1).rev();
+            self.absent = before.map(|level| level.sigma_edm()).collect();
+        }
+        first
+    }
+
     fn step(
         &mut self,
         eval: &mut dyn Eval,
@@ -111,13 +126,17 @@ impl Sampler for Lms {
             // No multiple of an infinite sigma.
             return Ok(x0 * to.alpha + slope * to.sigma);
         }
-        self.past.push((from.sigma_edm(), slope));
+        if self.past.is_empty() {
+            self.past = self.absent.iter().map(|s| (*s, None)).collect();
+        }
+        self.past.push((from.sigma_edm(), Some(slope)));
         if self.past.len() > self.settings.order {
             self.past.remove(0);
         }
         let nodes: Vec<f64> = self.past.iter().map(|(s, _)| *s).collect();
         let mut next = x * (to.alpha / from.alpha);
         for (k, (_, slope)) in self.past.iter().enumerate() {
+            let Some(slope) = slope else { continue };
             let c = coefficient(&nodes, k, from.sigma_edm(), to.sigma_edm());
             next = next + slope.clone() * (c * to.alpha);
         }
@@ -129,7 +148,7 @@ impl Sampler for Lms {
     }
 
     fn select(&mut self, rows: &[usize]) {
-        for (_, slope) in &mut self.past {
+        for slope in self.past.iter_mut().filter_map(|(_, slope)| slope.as_mut()) {
             *slope = slope.select(rows);
         }
     }
@@ -146,6 +165,6 @@ mod tests {
         for (found, wanted) in found.iter().zip([-9.0, 37.0, -59.0, 55.0]) {
             assert!((found - wanted).abs() < 1e-12, "{found} {wanted}");
         }
-        assert!(Lms::new(Settings { order: 5 }).is_err());
+        assert!(Lms::new(Settings { order: 5, absent: false }).is_err());
     }
 }

@@ -156,6 +156,12 @@ pub trait Sampler: Debug + Send {
     /// Forgets the last run.
     fn reset(&mut self) {}
 
+    /// Told before a run that begins in the middle of the grid, at `levels[first]`; says which step
+    /// it wants to begin with. Mostly that one; some published schedulers begin elsewhere.
+    fn enter(&mut self, _levels: &[Level], first: usize) -> usize {
+        first
+    }
+
     /// One step.
     ///
     /// # Errors

@@ -16,6 +16,12 @@
 //!
 //! The weights are for steps that are even in time; on other steps the order is 1. A step to clean
 //! data among the first is DDIM's.
+//!
+//! diffusers asks twice at the second training step of a run, which is how its first step gets its
+//! second evaluation, and its list of training steps holds that one twice. A run of its pipelines
+//! that begins in the middle has no such pair: it begins a step earlier, and after the first step the
+//! network is told the level of the next step but one, with the state where it is. `even` does as it
+//! does there too.
 
 use serde::{Deserialize, Serialize};
 
@@ -71,8 +77,8 @@ pub struct Settings {
     /// The meaning of the output that is combined, `eps` or `v`. The default, `eps`, is the paper's;
     /// diffusers combines what the network puts out.
     pub space: Prediction,
-    /// Whether a step goes an even stride of the table down, whatever the grid's next level is, as
-    /// in diffusers. The default is no.
+    /// Whether a step goes an even stride of the table down, whatever the grid's next level is, and a
+    /// run that begins in the middle skips a step, as in diffusers. The default is no.
     pub even: bool,
 }
 
@@ -88,6 +94,8 @@ pub struct Pndm {
     settings: Settings,
     /// Outputs, the newest last.
     past: Vec<State>,
+    /// The step in the middle of the grid that a run of diffusers was to begin at; 0 for a whole run.
+    entered: usize,
 }
 
 impl Pndm {
@@ -101,7 +109,7 @@ impl Pndm {
             let why = format!("{}, wanted eps or v", settings.space.name());
             return Err(Error::setting("pndm:space", why));
         }
-        Ok(Self { settings, past: Vec::new() })
+        Ok(Self { settings, past: Vec::new(), entered: 0 })
     }
 
     fn output(&self, x: &State, x0: &State, at: Level) -> Result<State> {
@@ -176,6 +184,15 @@ impl Sampler for Pndm {
         self.past.clear();
     }
 
+    fn enter(&mut self, _levels: &[Level], first: usize) -> usize {
+        if !self.settings.even || self.settings.start != Start::Heun {
+            return first;
+        }
+        self.entered = first;
+        // The list of training steps is one longer from the second on.
+        if first > 1 { first - 1 } else { first }
+    }
+
     fn step(
         &mut self,
         eval: &mut dyn Eval,
@@ -184,6 +201,10 @@ impl Sampler for Pndm {
         _noise: &mut dyn Noise,
     ) -> Result<State> {
         let (from, even) = (step.from, self.settings.even);
+        if self.entered > 1 && step.index == self.entered {
+            // The pair's second evaluation was the first step's; the state stays.
+            return Ok(x);
+        }
         let x0 = eval.at(&x, from)?;
         let output = self.output(&x, &x0, from)?;
         let begun = self.past.len();
@@ -202,9 +223,12 @@ impl Sampler for Pndm {
                 return self.runge_kutta(eval, &x, &output, step);
             }
             Start::Heun if begun == 0 && goes_on => {
-                let ahead = self.ask(eval, &self.transfer(&x, &output, from, to), step.to)?;
+                // A run that begins at the pair asks twice there.
+                let then = if self.entered == 1 { from } else { step.to };
+                let ahead = self.ask(eval, &self.transfer(&x, &output, from, to), then)?;
                 let mean = (output + ahead) * 0.5;
-                return Ok(self.transfer(&x, &mean, origin(step, even), step.to));
+                let start = origin(&Step { to: then, ..*step }, even);
+                return Ok(self.transfer(&x, &mean, start, then));
             }
             _ => {}
         }
