@@ -245,6 +245,10 @@ TASKS = {
 }
 
 
+# What the fixture holds besides the tasks with dpmpp-2m.
+OTHERS = [("image", "pndm"), ("image-0.95", "pndm"), ("inpaint-0.7", "pndm"), ("image", "lms"), ("inpaint", "heun")]
+
+
 @torch.no_grad()
 def alone(pipeline, seed, given):
     return pipeline(
@@ -285,6 +289,14 @@ def fixture(folder):
         for task in ["text", "image", "inpaint", "inpaint-0.7"]:
             pipeline, given, _ = TASKS[task](setup, "dpmpp-2m")
             latents[task] = torch.cat([alone(pipeline, SEED + k, given) for k in range(COUNT)]).contiguous()
+        # Schedulers that begin in the middle, or blend between, in ways of their own.
+        (folder / "schedulers").mkdir()
+        for task, scheduler in OTHERS:
+            pipeline, given, _ = TASKS[task](setup, scheduler)
+            drawn = [alone(pipeline, SEED + k, given) for k in range(COUNT)]
+            latents[f"{task} {scheduler}"] = torch.cat(drawn).contiguous()
+            pipeline.scheduler.to_json_file(folder / "schedulers" / f"{scheduler}.json")
+        pipeline, *_ = TASKS["text"](setup, "dpmpp-2m")
         saved = setup.saved(pipeline.to(torch.float16), "model")
         for file in [setup.init, setup.mask]:
             shutil.copy(file, folder / file.name)

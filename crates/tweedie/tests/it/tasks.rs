@@ -1,7 +1,7 @@
 //! Whole pipelines against diffusers from a seed alone, on one tiny Stable Diffusion with random
 //! weights: `tools/parity/pipelines.py --fixture`, which has the same settings.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tweedie::data::Images;
 use tweedie::engine::{Engine, Inputs, Model, generate, read_picture};
@@ -32,8 +32,16 @@ fn spec(model: &Model) -> Spec {
 
 /// The latents that this program ends with, and those of diffusers.
 fn latents(name: &str, task: impl FnOnce(&mut Task, &mut Inputs)) -> (Vec<f32>, Vec<f32>) {
+    drawn(&folder().join("model"), name, task)
+}
+
+fn drawn(
+    model: &Path,
+    name: &str,
+    task: impl FnOnce(&mut Task, &mut Inputs),
+) -> (Vec<f32>, Vec<f32>) {
     let engine = Engine::cpu(1).unwrap();
-    let model = engine.open(folder().join("model").to_str().unwrap()).unwrap();
+    let model = engine.open(model.to_str().unwrap()).unwrap();
     let mut spec = spec(&model);
     let mut inputs = Inputs::default();
     task(&mut spec.task, &mut inputs);
@@ -43,7 +51,34 @@ fn latents(name: &str, task: impl FnOnce(&mut Task, &mut Inputs)) -> (Vec<f32>, 
 }
 
 fn check(name: &str, task: impl FnOnce(&mut Task, &mut Inputs)) {
-    let (ours, theirs) = latents(name, task);
+    compare(name, latents(name, task));
+}
+
+/// The same with the settings of another scheduler in the folder.
+fn check_with(scheduler: &str, task: &str, change: impl FnOnce(&mut Task, &mut Inputs)) {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in walk(&folder().join("model")) {
+        let to = copy.path().join(entry.strip_prefix(folder().join("model")).unwrap());
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(&entry, to).unwrap();
+    }
+    let settings = folder().join("schedulers").join(format!("{scheduler}.json"));
+    std::fs::copy(&settings, copy.path().join("scheduler/scheduler_config.json")).unwrap();
+    let text = std::fs::read_to_string(&settings).unwrap();
+    let class = text.split("\"_class_name\": \"").nth(1).unwrap().split('"').next().unwrap();
+    let index = copy.path().join("model_index.json");
+    let text = std::fs::read_to_string(&index).unwrap();
+    std::fs::write(&index, text.replace("DPMSolverMultistepScheduler", class)).unwrap();
+    let name = format!("{task} {scheduler}");
+    compare(&name, drawn(copy.path(), &name, change));
+}
+
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+fn compare(name: &str, (ours, theirs): (Vec<f32>, Vec<f32>)) {
     assert_eq!(ours.len(), theirs.len());
     let apart = |(a, b): (&f32, &f32)| f64::from((a - b).abs());
     let error = ours.iter().zip(&theirs).map(apart).fold(0.0, f64::max);
@@ -82,6 +117,19 @@ fn image_to_image_is_that_of_diffusers() {
 fn inpainting_is_that_of_diffusers() {
     check("inpaint", |task, inputs| repaint(task, inputs, 1.0));
     check("inpaint-0.7", |task, inputs| repaint(task, inputs, 0.7));
+}
+
+#[test]
+fn a_run_begins_in_the_middle_as_that_scheduler_has_it() {
+    check_with("pndm", "image", |task, inputs| start(task, inputs, 0.63));
+    check_with("pndm", "image-0.95", |task, inputs| start(task, inputs, 0.95));
+    check_with("pndm", "inpaint-0.7", |task, inputs| repaint(task, inputs, 0.7));
+    check_with("lms", "image", |task, inputs| start(task, inputs, 0.63));
+}
+
+#[test]
+fn what_a_step_asks_on_its_way_is_blended_too() {
+    check_with("heun", "inpaint", |task, inputs| repaint(task, inputs, 1.0));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tweedie::Result;
 use tweedie::hub::{Folder, TensorFile};
 use tweedie::train::trainer::{CHECKPOINT, LOG, Unwatched};
-use tweedie::train::{Config, Outcome, Trainer, Watch, task};
+use tweedie::train::{Config, Crew, Outcome, Trainer, Watch, task};
 
 /// Two classes of small pictures in a folder, and a configuration beside them.
 fn world(text: &str) -> (TempDir, PathBuf) {
@@ -196,6 +196,28 @@ fn an_interrupted_run_goes_on_bit_for_bit() {
         .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["step"].as_u64().unwrap())
         .collect();
     assert_eq!(steps, (1..=8).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_crew_changes_no_bit() {
+    let (dir, file) = world(&UNET.replace("accumulate = 2", "accumulate = 3"));
+    let mut runs = Vec::new();
+    for workers in [0, 2, 3] {
+        let out = dir.path().join(format!("run-{workers}"));
+        let mut trainer = fresh(&file, Some(3), &out).unwrap();
+        if workers > 0 {
+            let config = Config::read(&file).unwrap();
+            let crew = Crew::new(&config, workers, 1).unwrap();
+            assert_eq!(crew.len(), workers);
+            trainer = trainer.with_crew(crew);
+        }
+        assert_eq!(trainer.run(&mut Unwatched).unwrap(), Outcome::Finished);
+        runs.push(tensors(&out));
+    }
+    assert!(runs[0] == runs[1] && runs[0] == runs[2]);
+    // A worker that cannot open its data says why.
+    std::fs::remove_dir_all(dir.path().join("pictures")).unwrap();
+    assert!(Crew::new(&Config::read(&file).unwrap(), 2, 1).is_err());
 }
 
 #[test]
