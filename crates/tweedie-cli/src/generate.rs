@@ -204,7 +204,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     spec.dtype = args.dtype.map(Stored::storage).or(spec.dtype);
     let mut parts = args.parts.of(&name);
     if let Some(storage) = spec.dtype {
-        parts = parts.dtype(storage.dtype());
+        parts = parts.dtype(storage);
     }
     let opened = parts.open()?;
     let needs = measured(args, &mut spec, &opened)?;

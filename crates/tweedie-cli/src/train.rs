@@ -101,7 +101,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut watcher = Watcher { bar, stop, last: Instant::now(), first: None };
     let workers = args.workers.min(config.accumulate);
     let mut crew = match workers > 1 && !args.export_only {
-        true => Some(Crew::new(&config, workers, (engine.threads() / workers).max(1))?),
+        true => {
+            Some(Crew::new(&config, engine.device(), workers, (engine.threads() / workers).max(1))?)
+        }
         false => None,
     };
     let outcome = engine.install(|| -> tweedie::Result<Outcome> {

@@ -132,18 +132,16 @@ impl Error {
     }
 }
 
-/// What the system said, without the names of temporary files that were put around it on the way.
+/// What the system said, without the name of a temporary file that was put behind it on the way (by
+/// `tempfile`, which does not give the error inside).
 fn innermost(error: std::io::Error) -> std::io::Error {
-    let mut inner: Option<&(dyn std::error::Error + 'static)> =
-        error.get_ref().map(|e| e as &(dyn std::error::Error + 'static));
-    while let Some(cause) = inner {
-        let code = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
-        if let Some(code) = code {
-            return std::io::Error::from_raw_os_error(code);
+    let text = error.to_string();
+    match text.split_once(" at path \"") {
+        Some((said, _)) if error.raw_os_error().is_none() => {
+            std::io::Error::new(error.kind(), said.to_owned())
         }
-        inner = cause.source();
+        _ => error,
     }
-    error
 }
 
 fn near_hint(near: &[String]) -> String {

@@ -19,9 +19,9 @@ use crate::model::UNet2D;
 use crate::model::config::{DownBlock, UNet2DConfig, UpBlock};
 use crate::random::Key;
 use crate::state::State;
+use crate::train::gradients::loss_and_gradients;
 use crate::train::optimiser::Optimiser;
 use crate::train::schedule::{EmaSettings, OptimiserSettings};
-use crate::train::trainer::loss_and_gradients;
 use crate::weight;
 
 /// A piece of work.

@@ -31,6 +31,7 @@ use super::scheduler::PredictionType;
 use super::single::{self, Fit, Single, Told, Wish, Yaml};
 use super::tensor_set::TensorSet;
 use super::tensors::Dtype;
+use crate::spec::Storage;
 use crate::{Error, Result};
 
 /// The endings of files of weights.
@@ -158,11 +159,15 @@ impl Parts {
         self
     }
 
-    /// Holds the weights in this type (f32, f16 or bf16), whatever the files hold: half the memory, or
+    /// Holds the weights in this type, whatever the files hold: half the memory, or
     /// twice. Vectors are never narrowed; see [`TensorSet::held_as`].
     #[must_use]
-    pub fn dtype(mut self, dtype: Dtype) -> Self {
-        self.dtype = Some(dtype);
+    pub fn dtype(mut self, storage: Storage) -> Self {
+        self.dtype = Some(match storage {
+            Storage::F32 => Dtype::F32,
+            Storage::F16 => Dtype::F16,
+            Storage::Bf16 => Dtype::BF16,
+        });
         self
     }
 
@@ -186,14 +191,9 @@ impl Parts {
     /// There is no such model, or it is none that is known.
     pub fn look(&self) -> Result<Opened> {
         let mut opened = self.found()?;
-        let Some(dtype) = self.dtype else { return Ok(opened) };
-        if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-            return Err(Error::setting(
-                "dtype",
-                format!("wanted f32, f16 or bf16, found {dtype:?}"),
-            ));
+        if let Some(dtype) = self.dtype {
+            opened.folder = opened.folder.held_as(dtype);
         }
-        opened.folder = opened.folder.held_as(dtype);
         Ok(opened)
     }
 

@@ -45,17 +45,6 @@ pub enum Storage {
     Bf16,
 }
 
-impl Storage {
-    /// As files name it.
-    pub fn dtype(self) -> crate::hub::Dtype {
-        match self {
-            Self::F32 => crate::hub::Dtype::F32,
-            Self::F16 => crate::hub::Dtype::F16,
-            Self::Bf16 => crate::hub::Dtype::BF16,
-        }
-    }
-}
-
 /// A file that a run takes numbers from: its name without folders, and what it holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -7,14 +7,14 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
+use rayon::ThreadPoolBuilder;
 
 use super::config::Config;
+use super::gradients::{LossAndGradients, gradients};
 use super::objective::Place;
 use super::optimiser::swap_in;
 use super::task::{self, Task};
-use super::trainer::{LossAndGradients, gradients};
-use crate::engine::Engine;
 use crate::error::{Error, Result};
 
 /// One micro-batch: the weights in the order of the walk, its examples, its place in the step.
@@ -38,13 +38,13 @@ pub struct Crew {
 }
 
 impl Crew {
-    /// As many workers as asked for, with `threads` threads each, on the CPU.
+    /// As many workers as asked for, with `threads` threads each.
     ///
     /// # Errors
     ///
     /// What opening the task says; [`Error::Setting`] where the system starts no more threads.
-    pub fn new(config: &Config, workers: usize, threads: usize) -> Result<Self> {
-        let start = |_| Worker::start(config.clone(), threads);
+    pub fn new(config: &Config, device: &Device, workers: usize, threads: usize) -> Result<Self> {
+        let start = |_| Worker::start(config.clone(), device.clone(), threads);
         let workers = (0..workers.max(1)).map(start).collect::<Result<Vec<_>>>()?;
         for worker in &workers {
             // The first answer, without a part, says that the task is open.
@@ -89,10 +89,10 @@ impl Crew {
 }
 
 impl Worker {
-    fn start(config: Config, threads: usize) -> Result<Self> {
+    fn start(config: Config, device: Device, threads: usize) -> Result<Self> {
         let (parts, orders) = channel();
         let (results, answers) = channel();
-        let work = move || serve(&config, threads, orders, results);
+        let work = move || serve(&config, &device, threads, orders, results);
         let handle = thread::Builder::new().name("tweedie-crew".into()).spawn(work);
         let handle = handle.map_err(|e| Error::setting("workers", e.to_string()))?;
         Ok(Self { parts: Some(parts), answers, handle: Some(handle) })
@@ -120,16 +120,18 @@ fn ended() -> Error {
 /// What the thread of a worker does until nobody sends parts: all of it on threads of its own.
 fn serve(
     config: &Config,
+    device: &Device,
     threads: usize,
     parts: Receiver<Part>,
     results: Sender<Result<LossAndGradients>>,
 ) {
-    let engine = match Engine::cpu(threads) {
-        Ok(engine) => engine,
-        Err(error) => return drop(results.send(Err(error))),
+    let pool = match ThreadPoolBuilder::new().num_threads(threads).build() {
+        Ok(pool) => pool,
+        Err(error) => {
+            return drop(results.send(Err(Error::setting("workers", error.to_string()))));
+        }
     };
-    let device = engine.device();
-    engine.install(move || {
+    pool.install(move || {
         let mut task = match task::open(config, device) {
             Ok(task) => task,
             Err(error) => return drop(results.send(Err(error))),

@@ -11,6 +11,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod crew;
 pub mod draws;
+pub mod gradients;
 pub mod level_sampling;
 pub mod log;
 pub mod objective;

@@ -4,12 +4,11 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use burn::tensor::Tensor;
-
 use super::checkpoint::{self, Position};
 use super::config::Config;
 use super::crew::Crew;
 use super::draws::Order;
+use super::gradients::{Sum, gradients, untrack};
 use super::log::{Line, Log};
 use super::objective::Place;
 use super::optimiser::{Optimiser, clipped, norm, swap_in};
@@ -18,7 +17,7 @@ use super::sheet;
 use super::task::Task;
 use crate::error::{Error, Result};
 use crate::hub::atomic;
-use crate::weight::{self, Parameters};
+use crate::weight;
 
 /// Watches a training run: a progress bar, a stop flag.
 pub trait Watch {
@@ -212,7 +211,7 @@ impl Trainer {
             (examples, Place { seed: self.config.seed, step, first, rows })
         };
         let mut parts = (0..self.config.accumulate).map(part).collect::<Vec<_>>().into_iter();
-        let mut sum = Gradients::default();
+        let mut sum = Sum::default();
         let side_by_side = self.crew.as_ref().map_or(0, Crew::len);
         while let Some((examples, place)) = parts.next() {
             match &self.crew {
@@ -306,76 +305,6 @@ impl Trainer {
 
 fn due(step: u64, every: u64) -> bool {
     every > 0 && step.is_multiple_of(every)
-}
-
-fn untrack(network: &mut (impl Parameters + ?Sized)) {
-    network.each_mut("", &mut |_, weight| weight.untrack());
-}
-
-/// A loss and the gradient of every weight, in the order of the walk.
-pub type LossAndGradients = (f64, Vec<Option<Tensor<1>>>);
-
-/// The loss of one batch and its gradients.
-pub(super) fn gradients(
-    task: &mut dyn Task,
-    examples: &[usize],
-    place: Place,
-) -> Result<LossAndGradients> {
-    loss_and_gradients(task, |task| task.loss(examples, place))
-}
-
-/// A loss of a network and the gradient of every weight, in the order of the walk. The weights are on
-/// the tape while `loss` runs.
-///
-/// # Errors
-///
-/// What `loss` says.
-pub fn loss_and_gradients<T: Parameters + ?Sized>(
-    task: &mut T,
-    loss: impl FnOnce(&mut T) -> Result<Tensor<1>>,
-) -> Result<LossAndGradients> {
-    task.each_mut("", &mut |_, weight| weight.track());
-    let loss = loss(task)?;
-    let value = loss.clone().without_autodiff().into_data_as::<f32>();
-    let value = value.iter::<f32>().map(f64::from).sum();
-    let tape = loss.backward();
-    let mut all = Vec::new();
-    task.each("", &mut |_, weight| {
-        all.push(weight.value().grad(&tape).map(Tensor::without_autodiff));
-    });
-    untrack(task);
-    Ok((value, all))
-}
-
-/// Micro-batches added up in their order.
-#[derive(Default)]
-struct Gradients {
-    loss: f64,
-    sum: Vec<Option<Tensor<1>>>,
-}
-
-impl Gradients {
-    fn add(&mut self, (loss, part): (f64, Vec<Option<Tensor<1>>>)) {
-        self.loss += loss;
-        if self.sum.is_empty() {
-            self.sum = part;
-            return;
-        }
-        for (sum, part) in self.sum.iter_mut().zip(part) {
-            *sum = match (sum.take(), part) {
-                (Some(a), Some(b)) => Some(a + b),
-                (a, b) => a.or(b),
-            };
-        }
-    }
-
-    fn mean(self, parts: usize) -> (f64, Vec<Option<Tensor<1>>>) {
-        if parts == 1 {
-            return (self.loss, self.sum);
-        }
-        let factor = 1.0 / parts as f64;
-        (self.loss * factor, self.sum.into_iter().map(|g| g.map(|g| g * factor)).collect())
-    }
 }
 
 /// What happened since the last line of the log.

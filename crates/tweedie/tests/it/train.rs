@@ -207,7 +207,7 @@ fn a_crew_changes_no_bit() {
         let mut trainer = fresh(&file, Some(3), &out).unwrap();
         if workers > 0 {
             let config = Config::read(&file).unwrap();
-            let crew = Crew::new(&config, workers, 1).unwrap();
+            let crew = Crew::new(&config, &Device::flex(), workers, 1).unwrap();
             assert_eq!(crew.len(), workers);
             trainer = trainer.with_crew(crew);
         }
@@ -217,7 +217,7 @@ fn a_crew_changes_no_bit() {
     assert!(runs[0] == runs[1] && runs[0] == runs[2]);
     // A worker that cannot open its data says why.
     std::fs::remove_dir_all(dir.path().join("pictures")).unwrap();
-    assert!(Crew::new(&Config::read(&file).unwrap(), 2, 1).is_err());
+    assert!(Crew::new(&Config::read(&file).unwrap(), &Device::flex(), 2, 1).is_err());
 }
 
 #[test]

@@ -92,7 +92,7 @@ impl Autoencoder {
         }
         let network = AutoencoderKl::new(network, device)?;
         let latents = SIDE >> network.config().block_out_channels.len().saturating_sub(1);
-        if scale > 0.0 && latents % 2 != 0 {
+        if scale > 0.0 && !latents.is_multiple_of(2) {
             let why = format!("latents of {latents} a side cannot be halved");
             return Err(Error::setting("loss.scale", why));
         }
