@@ -57,7 +57,7 @@ impl<'m> Bound<'m> {
         Self { memory, free: FREE }
     }
 
-    /// Beside that, what an unbroken input takes that has nothing to do with its size: the compiled
+    /// Beside that, twice what an unbroken input takes that has nothing to do with its size: the compiled
     /// patterns of a tokenizer, the standard vocabulary that a single file goes without.
     pub(crate) fn beside(memory: Option<&'m Memory>, unbroken: impl Fn() -> Result<()>) -> Self {
         let Some(measure) = memory else { return Self::new(None) };
@@ -66,7 +66,7 @@ impl<'m> Bound<'m> {
         let before = (measure.start)();
         let _ = unbroken();
         let taken = (measure.most)().saturating_sub(before);
-        Self { memory, free: FREE + taken }
+        Self { memory, free: FREE + 2 * taken }
     }
 }
 
