@@ -577,11 +577,19 @@ impl Source for TensorSet {
         {
             return Ok(Numbers::Bytes(bytes, half));
         }
-        let Some(half) = half else { return self.read_f32(name).map(Numbers::F32) };
-        Ok(Numbers::Bytes(
-            burn::tensor::Bytes::from_bytes_vec(self.raw(name)?.into_owned()),
-            Some(half),
-        ))
+        let numbers = match half {
+            None => Numbers::F32(self.read_f32(name)?),
+            Some(_) => {
+                let bytes = self.raw(name)?.into_owned();
+                Numbers::Bytes(burn::tensor::Bytes::from_bytes_vec(bytes), half)
+            }
+        };
+        if self.held_as.is_some() {
+            // A copy stands for it now; with all pages of the file beside all copies, a load would
+            // take the memory of both.
+            self.release();
+        }
+        Ok(numbers)
     }
 }
 
