@@ -141,7 +141,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
     /// Repeat the picture of this file, from the record in it.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "sampler", "grid", "steps", "seed", "count", "negative", "class", "prompt_text", "size", "width", "height", "guidance", "guide", "tap", "clip_skip", "emphasis"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "sampler", "grid", "steps", "seed", "count", "negative", "class", "prompt_text", "size", "width", "height", "guidance", "guide", "tap", "clip_skip", "emphasis", "dtype"])]
     from: Option<PathBuf>,
     /// Print a report as JSON on standard output and nothing else.
     #[arg(long)]
@@ -201,7 +201,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     inputs.controls = args.controls.read(&engine, &mut spec, args.from.as_deref())?;
     inputs.noise = noises(args, &mut spec)?;
     spec.validate(&Limits::default())?;
-    spec.dtype = args.dtype.map(Stored::storage).or(spec.dtype);
+    if args.from.is_none() {
+        spec.dtype = args.dtype.map(Stored::storage);
+    }
     let mut parts = args.parts.of(&name);
     if let Some(storage) = spec.dtype {
         parts = parts.dtype(storage);

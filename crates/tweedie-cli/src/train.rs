@@ -99,7 +99,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let bar = progress::bar(config.steps, "steps", false);
     bar.set_message(config.name.clone());
     let mut watcher = Watcher { bar, stop, last: Instant::now(), first: None };
-    let workers = args.workers.min(config.accumulate);
+    let workers = args.workers.min(config.accumulate).min(engine.threads());
+    if workers < args.workers {
+        let (parts, threads) = (config.accumulate, engine.threads());
+        let why = format!("a step has {parts} micro-batches (`accumulate`), and {threads} threads");
+        output::warn(&format!("{} workers in place of {}: {why}", workers.max(1), args.workers));
+    }
     let mut crew = match workers > 1 && !args.export_only {
         true => {
             Some(Crew::new(&config, engine.device(), workers, (engine.threads() / workers).max(1))?)

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use tweedie::data::Images;
 use tweedie::engine::{Engine, Inputs, Model, generate, read_picture};
-use tweedie::hub::TensorFile;
+use tweedie::hub::{Parts, TensorFile};
 use tweedie::noise::Rng;
-use tweedie::spec::{Spec, Task};
+use tweedie::spec::{Spec, Storage, Task};
 
 /// Largest difference of the final latents after ten steps.
 const BOUND: f64 = 1e-3;
@@ -136,4 +136,26 @@ fn what_a_step_asks_on_its_way_is_blended_too() {
 fn another_strength_is_another_picture() {
     let (ours, theirs) = latents("image", |task, inputs| start(task, inputs, 0.5));
     assert!(ours.iter().zip(&theirs).any(|(a, b)| (a - b).abs() > 0.1));
+}
+
+#[test]
+fn weights_held_narrower_change_the_picture_a_little() {
+    let engine = Engine::cpu(1).unwrap();
+    let name = folder().join("model").to_str().unwrap().to_owned();
+    let drawn = |parts: Parts| {
+        let model = engine.open_folder(parts.open().unwrap().folder).unwrap();
+        let hash = engine.hash(&model).unwrap().to_owned();
+        let nobody = &mut tweedie::engine::Unwatching;
+        let made = generate(&engine, &model, &spec(&model), &Inputs::default(), nobody).unwrap();
+        (made.latents.values, hash)
+    };
+    let (own, hash) = drawn(Parts::new(&*name));
+    let (wide, same) = drawn(Parts::new(&*name).dtype(Storage::F32));
+    assert!(own == wide, "f16 widened is f16");
+    let (narrow, too) = drawn(Parts::new(&*name).dtype(Storage::Bf16));
+    // However they are held, it is the same model.
+    assert!(hash == same && hash == too);
+    let apart = own.iter().zip(&narrow).map(|(a, b)| (a - b).abs()).fold(0.0_f32, f32::max);
+    let size = own.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+    assert!(apart > 0.0 && apart < 0.5 * size, "{apart} of {size}");
 }

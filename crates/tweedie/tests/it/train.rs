@@ -101,6 +101,7 @@ norm_num_groups = 4
 mid_block_add_attention = false
 [loss]
 edge = 0.5
+scale = 0.25
 "#;
 
 const TEXT: &str = r#"
