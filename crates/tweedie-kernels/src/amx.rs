@@ -404,17 +404,24 @@ pub(crate) unsafe fn prepack_rows(m: usize, k: usize, a: Rows, to: *mut f32) {
     }
 }
 
-/// Packs all blocks of `n` columns and `k` steps, [`packed_len`] numbers.
+/// Packs the blocks of the columns `part` of `n`, which begin at a multiple of [`SIDE`], and of `k`
+/// steps; all of them are [`packed_len`] numbers.
 ///
 /// # Safety
 /// [`available`]; `b` has these rows and columns; the numbers of `to`.
-pub(crate) unsafe fn prepack<C: Columns>(k: usize, n: usize, b: &C, to: *mut f32) {
+pub(crate) unsafe fn prepack<C: Columns>(
+    k: usize,
+    n: usize,
+    part: (usize, usize),
+    b: &C,
+    to: *mut f32,
+) {
     for k0 in (0..k).step_by(DEPTH) {
         let depth = DEPTH.min(k - k0);
-        for (i, column) in (0..n).step_by(SIDE).enumerate() {
+        for column in (part.0..part.1).step_by(SIDE) {
             // SAFETY: inside `b` and the blocks.
             unsafe {
-                let to = to.add(block_start(k0, n) + i * block_len(depth));
+                let to = to.add(block_start(k0, n) + column / SIDE * block_len(depth));
                 pack_columns(b, column, SIDE.min(n - column), k0, depth, to);
             }
         }
@@ -737,8 +744,8 @@ mod tests {
             // SAFETY: shapes as declared.
             unsafe {
                 prepack_rows(m, k, rows, blocks.ptr());
-                prepack(k, n, &columns, tiles.ptr());
-                let packed = Rows { a: blocks.ptr(), row: m, step: 1, packed: true };
+                prepack(k, n, (0, n), &columns, tiles.ptr());
+                let packed = Rows { a: blocks.ptr(), row: m, step: 1, packed: true, far: false };
                 let tiles = crate::gemm::Packed { panels: tiles.ptr(), n };
                 gemm(m, n, k, packed, &tiles, c.as_mut_ptr(), n, false);
             }

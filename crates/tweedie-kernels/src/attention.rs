@@ -49,7 +49,7 @@ unsafe fn softmax_body<S: Simd>(
 ) -> (f32, f32) {
     // SAFETY: the caller's row.
     unsafe {
-        add_bias::<S>(len, row, scale, bias);
+        let factor = scaled::<S>(len, row, scale, bias);
         let whole = len / LANES * LANES;
         let mut most = S::splat(f32::NEG_INFINITY);
         for i in (0..whole).step_by(LANES) {
@@ -61,8 +61,26 @@ unsafe fn softmax_body<S: Simd>(
         for i in whole..len {
             top = top.max(*row.add(i));
         }
-        (top, exponentials::<S>(len, row, top))
+        let top = top * factor;
+        (top, exponentials::<S>(len, row, factor, top))
     }
+}
+
+/// `row * scale + bias`, or the factor that is left to multiply with where the scale alone is:
+/// scores of many keys are not gone through once more for it.
+#[inline(always)]
+unsafe fn scaled<S: Simd>(
+    len: usize,
+    row: *mut f32,
+    scale: f32,
+    bias: Option<(*const f32, usize)>,
+) -> f32 {
+    if bias.is_none() && scale > 0.0 {
+        return scale;
+    }
+    // SAFETY: the caller's row.
+    unsafe { add_bias::<S>(len, row, scale, bias) };
+    1.0
 }
 
 /// `row = row * scale + bias`; a bias of one column holds for the whole row.
@@ -89,22 +107,22 @@ unsafe fn add_bias<S: Simd>(
     }
 }
 
-/// `row = exp(row - top)`; gives the sum.
+/// `row = exp(row * factor - top)`; gives the sum.
 #[inline(always)]
-unsafe fn exponentials<S: Simd>(len: usize, row: *mut f32, top: f32) -> f32 {
+unsafe fn exponentials<S: Simd>(len: usize, row: *mut f32, factor: f32, top: f32) -> f32 {
     // SAFETY: the caller's row.
     unsafe {
-        let top = S::splat(top);
+        let (factor, top) = (S::splat(factor), S::splat(-top));
         let whole = len / LANES * LANES;
         let mut sum = S::splat(0.0);
         for i in (0..whole).step_by(LANES) {
-            let y = exp(S::load(row.add(i)).sub(top));
+            let y = exp(S::load(row.add(i)).fma(factor, top));
             y.store(row.add(i));
             sum = sum.add(y);
         }
         let mut total = sum.sum();
         if whole < len {
-            let y = exp(load_part::<S>(row.add(whole), len - whole).sub(top));
+            let y = exp(load_part::<S>(row.add(whole), len - whole).fma(factor, top));
             store_part(y, row.add(whole), len - whole);
             for i in whole..len {
                 total += *row.add(i);
@@ -156,8 +174,8 @@ unsafe fn backward_row_body<S: Simd>(
 ) {
     // SAFETY: the caller's rows.
     unsafe {
-        add_bias::<S>(len, p, scale, bias);
-        exponentials::<S>(len, p, top);
+        let factor = scaled::<S>(len, p, scale, bias);
+        exponentials::<S>(len, p, factor, top);
         let rate = S::splat(1.0 / sum);
         let mut dot = S::splat(0.0);
         for i in (0..len).step_by(LANES) {

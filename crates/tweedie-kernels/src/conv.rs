@@ -20,6 +20,9 @@ use crate::winograd;
 /// Numbers of one row of an operand that a block of the weights' gradient sums over.
 const BLOCK: usize = 2048;
 
+/// Fewest output channels of one unit: each packs its strip anew.
+const LEAST_SHARE: usize = 64;
+
 /// Partial gradients of the weights, which are summed in order at the end.
 const GROUPS: usize = 8;
 
@@ -322,10 +325,21 @@ pub(crate) fn forward(s: &Shape, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> 
     let width = strip_width(k);
     let mut packed = None;
     // SAFETY: `o` rows of `k` steps.
-    let rows = unsafe { Rows::new(w.as_ptr(), k, 1).prepack(s.o, k, &mut packed) };
+    let rows = unsafe { Rows::new(w.as_ptr(), k, 1).far().prepack(s.o, k, &mut packed) };
     let weights = Ptr::new(rows.a.cast_mut());
-    parallel(total.div_ceil(width), s.o * width * k, |strip| {
-        let first = strip * width;
+    let strips = total.div_ceil(width);
+    // Few strips are shared out by output channels too, and those of the same channels one after
+    // the other, which changes no bit. (Tiles cannot be cut there.)
+    let share = match rows.packed {
+        true => s.o,
+        false => {
+            let shares = (4 * rayon::current_num_threads()).div_ceil(strips);
+            s.o.div_ceil(shares).next_multiple_of(LEAST_SHARE).min(s.o)
+        }
+    };
+    parallel(strips * s.o.div_ceil(share), share * width * k, |unit| {
+        let (o0, first) = (unit / strips * share, unit % strips * width);
+        let channels = share.min(s.o - o0);
         let columns = width.min(total - first);
         let mut at = [0; MAX_STRIP];
         let (mut sample, mut pixel) = (first / pixels, first % pixels);
@@ -343,16 +357,17 @@ pub(crate) fn forward(s: &Shape, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> 
         let last = at[columns - 1];
         at[columns..].fill(last);
         let windows = Windows { base: filled.image, steps: &steps, columns: at };
-        let rows = Rows { a: weights.at(0), ..rows };
+        let rows = Rows { a: weights.at(o0 * k), ..rows };
+        let bias = bias.map(|b| &b[o0..o0 + channels]);
         sample = first / pixels;
-        // SAFETY: strips are apart from each other; each writes its columns of every channel.
+        // SAFETY: each unit writes its own columns of its own channels.
         unsafe {
             // Rows of images of a power of two lie in few sets of the cache: several blocks of `k`
             // are summed aside.
             let whole = pixel + columns <= pixels && k <= block_depth(k);
-            let mut aside = Scratch::new(if whole { 0 } else { s.o * MAX_STRIP });
+            let mut aside = Scratch::new(if whole { 0 } else { channels * MAX_STRIP });
             let (c, c_row) = if whole {
-                (out.at(sample * s.o * pixels + pixel), pixels)
+                (out.at((sample * s.o + o0) * pixels + pixel), pixels)
             } else {
                 (aside.ptr(), MAX_STRIP)
             };
@@ -365,15 +380,15 @@ pub(crate) fn forward(s: &Shape, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> 
                     .fill(std::mem::MaybeUninit::new(*bias));
                 }
             }
-            gemm(s.o, columns, k, rows, &windows, c, c_row, bias.is_some());
+            gemm(channels, columns, k, rows, &windows, c, c_row, bias.is_some());
             if !whole {
                 let mut done = 0;
                 while done < columns {
                     let part = (columns - done).min(pixels - pixel);
-                    for o in 0..s.o {
+                    for o in 0..channels {
                         std::ptr::copy_nonoverlapping(
                             c.add(o * c_row + done),
-                            out.at((sample * s.o + o) * pixels + pixel),
+                            out.at((sample * s.o + o0 + o) * pixels + pixel),
                             part,
                         );
                     }

@@ -8,7 +8,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use crate::amx;
-use crate::memory::Scratch;
+use crate::memory::{Ptr, Scratch, parallel};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::InstructionSet;
 use crate::simd::{LANES, Simd, dispatch};
@@ -230,11 +230,17 @@ dispatch! {
 }
 
 #[inline(always)]
-unsafe fn prepack_body<S: Simd, C: Columns>(k: usize, n: usize, b: &C, panels: *mut f32) {
+unsafe fn prepack_body<S: Simd, C: Columns>(
+    k: usize,
+    n: usize,
+    part: (usize, usize),
+    b: &C,
+    panels: *mut f32,
+) {
     let width = S::WIDTH * LANES;
     for k0 in (0..k).step_by(DEPTH) {
         let depth = DEPTH.min(k - k0);
-        for column in (0..n).step_by(width) {
+        for column in (part.0..part.1).step_by(width) {
             // SAFETY: the caller's `packed_len` numbers; panels of one block follow each other.
             unsafe {
                 let to = panels.add(k0 * n.next_multiple_of(width) + column * depth);
@@ -249,7 +255,30 @@ dispatch! {
     ///
     /// # Safety
     /// As there.
-    fn prepack_panels<C: Columns>(k: usize, n: usize, b: &C, panels: *mut f32) = prepack_body
+    fn prepack_panels<C: Columns>(
+        k: usize, n: usize, part: (usize, usize), b: &C, panels: *mut f32,
+    ) = prepack_body
+}
+
+/// Columns that one unit of [`prepack_shared`] packs: whole panels of every width.
+const PART: usize = 96;
+
+/// The columns `part` of [`prepack`], which begin at a multiple of [`PART`].
+unsafe fn prepack_part<C: Columns>(
+    k: usize,
+    n: usize,
+    part: (usize, usize),
+    b: &C,
+    panels: *mut f32,
+) {
+    // SAFETY: the caller's; the tiles are there where they are in use.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if tiled(k) {
+            return amx::prepack(k, n, part, b, panels);
+        }
+        prepack_panels(k, n, part, b, panels);
+    }
 }
 
 /// Packs all panels of `b[k, n]` to `panels`.
@@ -257,14 +286,20 @@ dispatch! {
 /// # Safety
 /// `b` has `k` rows and `n` columns, `panels` room for [`packed_len`] numbers.
 pub(crate) unsafe fn prepack<C: Columns>(k: usize, n: usize, b: &C, panels: *mut f32) {
-    // SAFETY: the caller's; the tiles are there where they are in use.
-    unsafe {
-        #[cfg(target_arch = "x86_64")]
-        if tiled(k) {
-            return amx::prepack(k, n, b, panels);
-        }
-        prepack_panels(k, n, b, panels);
-    }
+    // SAFETY: the caller's.
+    unsafe { prepack_part(k, n, (0, n), b, panels) };
+}
+
+/// [`prepack`] on all threads of the pool, with the same result. Not for units of a parallel loop.
+///
+/// # Safety
+/// As there.
+pub(crate) unsafe fn prepack_shared<C: Columns>(k: usize, n: usize, b: &C, panels: Ptr) {
+    parallel(n.div_ceil(PART), PART * k, |i| {
+        let part = (i * PART, n.min((i + 1) * PART));
+        // SAFETY: the caller's; each unit writes its own panels.
+        unsafe { prepack_part(k, n, part, b, panels.at(0)) };
+    });
 }
 
 /// The rows of `a`: element `(i, k)` is at `i * row + k * step`.
@@ -275,12 +310,19 @@ pub(crate) struct Rows {
     pub(crate) step: usize,
     /// Packed by [`Rows::prepack`]: `a` points to the blocks, and `row` is the number of rows.
     pub(crate) packed: bool,
+    /// They come from memory, not from a cache: the first panel asks for them ahead of their use.
+    pub(crate) far: bool,
 }
 
 impl Rows {
     /// Element `(i, k)` at `i * row + k * step`.
     pub(crate) fn new(a: *const f32, row: usize, step: usize) -> Self {
-        Self { a, row, step, packed: false }
+        Self { a, row, step, packed: false, far: false }
+    }
+
+    /// The same rows, said to come from memory.
+    pub(crate) fn far(self) -> Self {
+        Self { far: true, ..self }
     }
 
     /// The same `m` rows of `k` steps in the form that products want, in `scratch` where that is
@@ -294,32 +336,42 @@ impl Rows {
             let to = scratch.insert(Scratch::new(amx::packed_len(k, m))).ptr();
             // SAFETY: the caller's rows, and room for their blocks.
             unsafe { amx::prepack_rows(m, k, self, to) };
-            return Self { a: to, row: m, step: 1, packed: true };
+            return Self { a: to, row: m, step: 1, packed: true, far: false };
         }
         let _ = (m, k, scratch);
         self
     }
 }
 
-/// One tile: `R` rows by `W` vectors, over `depth` steps.
+/// Steps of a row in a line of the cache.
+const LINE: usize = 16;
+
+/// Asks for a line of the cache to be read, wherever `p` points.
 #[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "kernels take pointers and sizes")]
-unsafe fn tile<S: Simd, const R: usize, const W: usize>(
-    depth: usize,
-    a: &[*const f32; R],
-    step: usize,
-    b: *const f32,
-    b_step: usize,
-    c: *mut f32,
-    c_row: usize,
-    add: bool,
-) {
-    // SAFETY: the caller's pointers: `depth` steps of `a` and `b`, `R` rows of `W` vectors of `c`.
+fn prefetch(p: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which reads nothing; every machine of this kind has it.
     unsafe {
-        let mut sums = [[S::splat(0.0); W]; R];
-        let mut b = b;
-        let mut at = 0;
-        for _ in 0..depth {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
+/// `steps` steps of a tile, from `at` on in its rows.
+#[inline(always)]
+unsafe fn run<S: Simd, const R: usize, const W: usize>(
+    steps: usize,
+    a: &[*const f32; R],
+    mut at: usize,
+    step: usize,
+    mut b: *const f32,
+    b_step: usize,
+    mut sums: [[S; W]; R],
+) -> [[S; W]; R] {
+    // SAFETY: the caller's pointers.
+    unsafe {
+        for _ in 0..steps {
             let mut columns = [S::splat(0.0); W];
             for (j, column) in columns.iter_mut().enumerate() {
                 *column = S::load(b.add(j * LANES));
@@ -332,6 +384,42 @@ unsafe fn tile<S: Simd, const R: usize, const W: usize>(
             }
             at += step;
             b = b.add(b_step);
+        }
+    }
+    sums
+}
+
+/// One tile: `R` rows by `W` vectors, over `depth` steps. Meanwhile the next tile's rows, which lie
+/// `ahead` further on, are asked for: weights come from memory, in pieces too short for the machine
+/// to see them coming.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "kernels take pointers and sizes")]
+unsafe fn tile<S: Simd, const R: usize, const W: usize>(
+    depth: usize,
+    a: &[*const f32; R],
+    step: usize,
+    ahead: usize,
+    b: *const f32,
+    b_step: usize,
+    c: *mut f32,
+    c_row: usize,
+    add: bool,
+) {
+    // SAFETY: the caller's pointers: `depth` steps of `a` and `b`, `R` rows of `W` vectors of `c`.
+    unsafe {
+        let mut sums = [[S::splat(0.0); W]; R];
+        if ahead == 0 {
+            sums = run(depth, a, 0, step, b, b_step, sums);
+        } else {
+            let mut done = 0;
+            while done < depth {
+                for p in a {
+                    prefetch(p.wrapping_add(ahead + done * step));
+                }
+                let (steps, b) = (LINE.min(depth - done), b.add(done * b_step));
+                sums = run(steps, a, done * step, step, b, b_step, sums);
+                done += LINE;
+            }
         }
         for (i, row) in sums.iter().enumerate() {
             for (j, sum) in row.iter().enumerate() {
@@ -354,6 +442,7 @@ unsafe fn edge_tile<S: Simd, const R: usize, const W: usize>(
     depth: usize,
     a: Rows,
     rows: usize,
+    ahead: usize,
     b: *const f32,
     columns: usize,
     c: *mut f32,
@@ -368,11 +457,11 @@ unsafe fn edge_tile<S: Simd, const R: usize, const W: usize>(
         }
         let b_step = S::WIDTH * LANES;
         if rows == R && columns == W * LANES {
-            return tile::<S, R, W>(depth, &pointers, a.step, b, b_step, c, c_row, add);
+            return tile::<S, R, W>(depth, &pointers, a.step, ahead, b, b_step, c, c_row, add);
         }
         let mut aside = [0.0_f32; 8 * MAX_PANEL];
         let to = aside.as_mut_ptr();
-        tile::<S, R, W>(depth, &pointers, a.step, b, b_step, to, W * LANES, false);
+        tile::<S, R, W>(depth, &pointers, a.step, ahead, b, b_step, to, W * LANES, false);
         for i in 0..rows {
             for j in 0..columns {
                 let (from, to) = (*to.add(i * W * LANES + j), c.add(i * c_row + j));
@@ -401,8 +490,9 @@ unsafe fn panel_rows<S: Simd, const R: usize, const W: usize>(
         unsafe {
             let rows = R.min(m - i);
             let at = if blocks { i * depth } else { i * a.row };
+            let ahead = if a.far && i + R < m { R * a.row } else { 0 };
             let a = Rows { a: a.a.add(at), ..a };
-            edge_tile::<S, R, W>(depth, a, rows, b, columns, c.add(i * c_row), c_row, add);
+            edge_tile::<S, R, W>(depth, a, rows, ahead, b, columns, c.add(i * c_row), c_row, add);
         }
     }
 }
@@ -453,7 +543,7 @@ unsafe fn gemm_body<S: Simd, C: Columns>(
             for k0 in (0..k).step_by(DEPTH) {
                 // SAFETY: inside `a` and `c`.
                 unsafe {
-                    let a = Rows { a: a.a.add(k0), ..a };
+                    let a = Rows { a: a.a.add(k0), far: a.far && column == 0, ..a };
                     let (columns, depth) = (width.min(n - column), DEPTH.min(k - k0));
                     let b = b.panel::<S>(column, columns, k0, depth, width, panel.ptr());
                     let c = c.add(column);
@@ -474,7 +564,7 @@ unsafe fn gemm_body<S: Simd, C: Columns>(
                 let from = Rows { a: a.a.add(i0 * a.row + k0 * a.step), ..a };
                 let depth = DEPTH.min(k - k0);
                 pack_blocks::<S>(m, depth, from, packed.ptr());
-                let a = Rows { a: packed.ptr(), step: S::ROWS, ..a };
+                let a = Rows { a: packed.ptr(), step: S::ROWS, far: false, ..a };
                 for column in (0..n).step_by(width) {
                     let columns = width.min(n - column);
                     let b = b.panel::<S>(column, columns, k0, depth, width, panel.ptr());
@@ -607,7 +697,7 @@ mod tests {
                                 );
                             }
                             _ => {
-                                prepack(k, n, &turned, panels.ptr());
+                                prepack_shared(k, n, &turned, Ptr::new(panels.ptr()));
                                 gemm(
                                     m,
                                     n,

@@ -12,7 +12,7 @@
 use crate::conv::Shape;
 use crate::gemm::{Columns, Rows, gemm_panels, panel_width};
 use crate::memory::{Output, Ptr, Scratch, parallel};
-use crate::simd::{LANES, Simd, dispatch, store_part};
+use crate::simd::{LANES, Simd, dispatch, load_part, store_part};
 
 /// Positions of a transformed tile.
 const POSITIONS: usize = 36;
@@ -21,24 +21,31 @@ const POSITIONS: usize = 36;
 const STRIP: usize = 48;
 
 /// Output channels whose kernels are transformed at once.
-const BLOCK: usize = 32;
+const BLOCK: usize = 64;
 
 /// Channels of one unit of the tiles' transform.
 const GROUP: usize = 16;
+
+/// Kernels of a large layer.
+const LARGE: usize = 1 << 18;
 
 /// Most numbers of a chunk's transformed tiles.
 const CHUNK: usize = 1 << 23;
 
 /// Whether the transforms cost less than the products that they save, in cycles of one core as
-/// measured with AVX-512: 24 products a cycle; 12 cycles for a tile and a kernel of a channel, 20
+/// measured with AVX-512: 24 products a cycle; 12 cycles for a tile of a channel, 6 for a kernel, 20
 /// for an output.
+///
+/// Tiles fill whole vectors. Those of a small image do not; where many images come at once the next
+/// one's fill the rest, but large layers meet few images at a time.
 pub(crate) fn pays(s: &Shape) -> bool {
     if [s.kh, s.kw] != [3, 3] || s.stride != [1, 1] || s.o < 16 || s.c < 16 {
         return false;
     }
     let (tiles, products) = (tiles(s), s.o * s.c);
+    let filled = if products < LARGE { tiles } else { tiles.next_multiple_of(LANES) };
     let direct = 9 * products * s.oh * s.ow / 24;
-    let ours = POSITIONS * products * tiles / 24 + 12 * products + (12 * s.c + 20 * s.o) * tiles;
+    let ours = POSITIONS * products * filled / 24 + 6 * products + (12 * s.c + 20 * s.o) * tiles;
     ours < direct * 9 / 10
 }
 
@@ -267,19 +274,22 @@ unsafe fn kernels_body<S: Simd>(rows: usize, channels: usize, w: *const f32, u: 
     for row in 0..rows {
         for c in (0..channels).step_by(LANES) {
             let lanes = LANES.min(channels - c);
-            let mut taps = [[0.0_f32; LANES]; 9];
+            let first = row * channels + c;
             // SAFETY: inside the kernels and the block.
             unsafe {
-                let from = w.add((row * channels + c) * 9);
-                for l in 0..lanes {
-                    for (t, tap) in taps.iter_mut().enumerate() {
-                        tap[l] = *from.add(9 * l + t);
+                let from = w.add(first * 9);
+                let mut kernels = [S::splat(0.0); LANES];
+                if (rows * channels - first) * 9 >= 9 * (LANES - 1) + LANES {
+                    // A vector from each kernel on, which goes on into the next ones.
+                    for (l, v) in kernels.iter_mut().enumerate() {
+                        *v = S::load(from.add(9 * l));
+                    }
+                } else {
+                    for (l, v) in kernels.iter_mut().enumerate().take(lanes) {
+                        *v = load_part(from.add(9 * l), 9);
                     }
                 }
-                let mut vectors = [S::splat(0.0); 9];
-                for (v, tap) in vectors.iter_mut().zip(&taps) {
-                    *v = S::load(tap.as_ptr());
-                }
+                let vectors = S::transpose(&kernels);
                 let mut columns = [[S::splat(0.0); 6]; 3];
                 for (j, column) in columns.iter_mut().enumerate() {
                     *column = into_kernel([vectors[j], vectors[3 + j], vectors[6 + j]]);
