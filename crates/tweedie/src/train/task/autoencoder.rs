@@ -1,9 +1,10 @@
 //! Training an autoencoder with a diagonal Gaussian posterior.
 //!
 //! ```text
-//! z = mean + exp(logvar / 2) eps
+//! z = mean + exp(logvar / 2) eps + noise u eps',  u uniform in (0, 1), one for a picture
 //! fit(y, x) = l1 |y - x| + l2 (y - x)^2 + edge |grad y - grad x|
 //! loss = fit(decode(z), x) + scale fit(decode(half(z)), half(x)) + kl KL(posterior || N(0, 1))
+//!      + colours (mean[first three channels] - x averaged over a latent's cell)^2
 //! ```
 //! each a mean over its numbers (Rombach et al. 2022, without the adversarial and perceptual
 //! terms, which need networks trained elsewhere). The edge term compares differences of
@@ -11,7 +12,11 @@
 //! of 2x2, is scale equivariance (Skorokhodov et al., "Improving the Diffusability of Autoencoders",
 //! 2025, [arXiv:2502.14831](https://arxiv.org/abs/2502.14831), section 4): an average of latents then
 //! stands for an average of colours. Without it the latents of flat pictures curl up in few
-//! directions, and a diffusion over them sees colours blend through others.
+//! directions, and a diffusion over them sees colours blend through others. The last term says which
+//! directions: the first three channels are a small picture, and the others hold what it lacks. The
+//! noise makes of the decoder a denoiser, which forgives a diffusion its small errors (Yang et al.,
+//! "Latent Denoising Makes Good Tokenizers", 2025, [arXiv:2507.15856](https://arxiv.org/abs/2507.15856),
+//! section 3, there mixed in and with masks).
 
 use std::path::Path;
 
@@ -44,13 +49,19 @@ pub struct LossSettings {
     /// Of the fit of halved latents to the halved picture; the paper's 0.25 is a good choice. The
     /// default is 0.
     pub scale: f64,
+    /// Of the squared error of the first three latent channels as red, green and blue of a small
+    /// picture. The default is 0.
+    pub colours: f64,
+    /// The largest deviation of the noise that is added to latents for the decoder to take away. The
+    /// default is 0.
+    pub noise: f64,
     /// Of the posterior's divergence from a standard normal; the default, 1e-6, is the paper's.
     pub kl: f64,
 }
 
 impl Default for LossSettings {
     fn default() -> Self {
-        Self { l1: 1.0, l2: 1.0, edge: 0.0, scale: 0.0, kl: 1e-6 }
+        Self { l1: 1.0, l2: 1.0, edge: 0.0, scale: 0.0, colours: 0.0, noise: 0.0, kl: 1e-6 }
     }
 }
 
@@ -84,8 +95,11 @@ impl Autoencoder {
         let scenes: SceneSettings = config.section("data")?;
         scenes.validate()?;
         let loss: LossSettings = config.section("loss")?;
-        let LossSettings { l1, l2, edge, scale, kl } = loss;
-        for (key, value) in [("l1", l1), ("l2", l2), ("edge", edge), ("scale", scale), ("kl", kl)] {
+        let LossSettings { l1, l2, edge, scale, colours, noise, kl } = loss;
+        let fits = [("l1", l1), ("l2", l2), ("edge", edge), ("scale", scale)];
+        for (key, value) in
+            fits.into_iter().chain([("colours", colours), ("noise", noise), ("kl", kl)])
+        {
             if !(value.is_finite() && value >= 0.0) {
                 return Err(Error::setting(format!("loss.{key}"), format!("{value} is below 0")));
             }
@@ -96,19 +110,31 @@ impl Autoencoder {
             let why = format!("latents of {latents} a side cannot be halved");
             return Err(Error::setting("loss.scale", why));
         }
+        let channels = network.config().latent_channels;
+        if colours > 0.0 && channels < 3 {
+            let why = format!("{channels} latent channels hold no red, green and blue");
+            return Err(Error::setting("loss.colours", why));
+        }
         Ok(Self { network, scenes, loss, device: device.clone() })
     }
 
-    fn noise(&self, place: Place, like: &Tensor<4>) -> Tensor<4> {
-        let shape = like.dims();
+    /// A sample of the posterior, and noise of up to the deviation that the settings name.
+    fn sample(&self, place: Place, mean: &Tensor<4>, logvar: &Tensor<4>) -> Tensor<4> {
+        let shape = mean.dims();
         let width = shape[1] * shape[2] * shape[3];
-        let mut all = Vec::with_capacity(width * shape[0]);
-        for i in 0..shape[0] {
-            let row = place.first + i;
+        let (mut own, mut added) = (Vec::new(), Vec::new());
+        for row in place.first..place.first + shape[0] {
             let mut generator = draws::generator(place.seed, Use::Posterior, place.step, row);
-            all.extend((0..width).map(|_| generator.normal() as f32));
+            own.extend((0..width).map(|_| generator.normal() as f32));
+            if self.loss.noise > 0.0 {
+                let size = self.loss.noise * generator.uniform();
+                added.extend((0..width).map(|_| (size * generator.normal()) as f32));
+            }
         }
-        Tensor::from_data(TensorData::new(all, shape), &self.device).autodiff()
+        let tensor =
+            |all| Tensor::<4>::from_data(TensorData::new(all, shape), &self.device).autodiff();
+        let z = mean.clone() + (logvar.clone() * 0.5).exp() * tensor(own);
+        if added.is_empty() { z } else { z + tensor(added) }
     }
 
     fn held(&self, count: usize) -> Tensor<4> {
@@ -155,13 +181,20 @@ impl Task for Autoencoder {
         let scenes: Vec<Scene> = examples.iter().map(|&i| self.scenes.train(i)).collect();
         let x = pixels(scenes.iter(), &self.device).autodiff();
         let (mean, logvar) = self.network.encode(&x)?;
-        let z = mean.clone() + (logvar.clone() * 0.5).exp() * self.noise(place, &mean);
+        let z = self.sample(place, &mean, &logvar);
         let settings = &self.loss;
-        let kl = (mean.square() + logvar.clone().exp() - logvar - 1.0).mean() * 0.5;
+        let kl = (mean.clone().square() + logvar.clone().exp() - logvar - 1.0).mean() * 0.5;
         let mut loss = settings.fit(self.network.decode(&z)? - x.clone()) + kl * settings.kl;
         if settings.scale > 0.0 {
             let halved = self.network.decode(&half(&z))? - half(&x);
             loss = loss + settings.fit(halved) * settings.scale;
+        }
+        if settings.colours > 0.0 {
+            let mut small = x;
+            while small.dims()[3] > mean.dims()[3] {
+                small = half(&small);
+            }
+            loss = loss + (mean.narrow(1, 0, 3) - small).square().mean() * settings.colours;
         }
         Ok(loss)
     }
@@ -204,5 +237,77 @@ impl Task for Autoencoder {
     fn export(&mut self, folder: &Path) -> Result<()> {
         let weights = outputs(&self.network, Dtype::F16);
         ModelFolder::single(self.network.config(), weights)?.write(folder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(loss: &str, levels: usize) -> Result<Autoencoder> {
+        let list = |word: &str| vec![word; levels].join(", ");
+        let text = format!(
+            "task = \"autoencoder\"\n[data]\nscenes = 4\n[network]\nnorm_num_groups = 4\n\
+             block_out_channels = [{}]\ndown_block_types = [{}]\nup_block_types = [{}]\n\
+             layers_per_block = 1\nmid_block_add_attention = false\n[loss]\n{loss}\n",
+            list("8"),
+            list("\"DownEncoderBlock2D\""),
+            list("\"UpDecoderBlock2D\""),
+        );
+        let config = Config::parse(&text, Path::new("run.toml"))?;
+        let mut task = Autoencoder::new(&config, &Device::flex())?;
+        crate::weight::draw(&mut task, 3)?;
+        Ok(task)
+    }
+
+    #[test]
+    fn halves_are_averages() {
+        let x: Vec<f32> = (0..16).map(|i| (i * i) as f32).collect();
+        let x = Tensor::from_data(TensorData::new(x, [1, 1, 4, 4]), &Device::flex());
+        let halves = half(&x).into_data_as::<f32>();
+        let wanted = [0 + 1 + 16 + 25, 4 + 9 + 36 + 49, 64 + 81 + 144 + 169, 100 + 121 + 196 + 225];
+        assert_eq!(halves.iter::<f32>().collect::<Vec<_>>(), wanted.map(|v| v as f32 / 4.0));
+    }
+
+    /// The loss on two scenes.
+    fn loss(settings: &str) -> f64 {
+        let place = Place { seed: 1, step: 0, first: 0, rows: 2 };
+        let loss = task(settings, 3).unwrap().loss(&[0, 1], place).unwrap().without_autodiff();
+        f64::from(loss.into_data_as::<f32>().iter::<f32>().next().unwrap())
+    }
+
+    #[test]
+    fn terms_add_to_the_loss_in_proportion() {
+        for key in ["scale", "colours"] {
+            let [none, one, two] =
+                ["".into(), format!("{key} = 0.25"), format!("{key} = 0.5")].map(|s| loss(&s));
+            assert!(one > none, "{key}: {none} {one}");
+            assert!(((two - none) / (one - none) - 2.0).abs() < 1e-3, "{key}: {none} {one} {two}");
+        }
+        // Latents of one number a side have no half.
+        let error = task("scale = 0.25", 7).err().unwrap().to_string();
+        assert!(error.contains("loss.scale"), "{error}");
+        assert!(task("", 7).is_ok());
+    }
+
+    #[test]
+    fn the_small_picture_is_in_the_first_channels() {
+        let task = task("colours = 1.0", 3).unwrap();
+        let x = task.held(2);
+        let small = half(&half(&x));
+        let mean = task.network.encode(&x).unwrap().0;
+        let wanted: f32 = (mean.narrow(1, 0, 3) - small).square().mean().into_scalar();
+        let added = loss("colours = 1.0") - loss("");
+        // Not the same scenes; the same weights and the same size.
+        assert!(wanted > 0.0 && (added / f64::from(wanted) - 1.0).abs() < 0.5, "{wanted} {added}");
+    }
+
+    #[test]
+    fn noise_reaches_the_decoder() {
+        let (none, little, much) = (loss(""), loss("noise = 1e-6"), loss("noise = 3.0"));
+        assert!(
+            (none - little).abs() < 1e-4 && (none - much).abs() > 1e-4,
+            "{none} {little} {much}"
+        );
     }
 }
