@@ -18,6 +18,7 @@ mod sampling;
 mod scenes;
 mod scheduler;
 mod text_latent;
+mod whitening;
 
 pub use autoencoder::{Autoencoder, LossSettings};
 pub use class_image::ClassImage;

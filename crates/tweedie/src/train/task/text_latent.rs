@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::pictures::tensor;
 use super::scenes::{SceneSettings, pixels};
+use super::whitening::Whitening;
 use super::{Task, sampling, scheduler};
 use crate::data::Images;
 use crate::data::shapes::{Caption, SIDE, Scene, score, vocabulary};
@@ -39,6 +40,9 @@ pub struct AutoencoderSettings {
     pub folder: PathBuf,
     /// A file that keeps the latents between two parts of a run; none keeps them in memory alone.
     pub cache: Option<PathBuf>,
+    /// Whether latents are turned to unit covariance, which the model's own copy of the autoencoder
+    /// then does by itself; else they are scaled to unit size. The default is false.
+    pub whiten: bool,
 }
 
 /// The section `text`.
@@ -117,7 +121,12 @@ impl TextLatent {
             let why = format!("{}, wanted {}", network.in_channels, latents.shape[0]);
             return Err(Error::setting("network.in_channels", why));
         }
-        plain.scaling_factor = latents.to_unit();
+        plain.scaling_factor = if from.whiten {
+            latents.whiten(&mut autoencoder)?;
+            1.0
+        } else {
+            latents.to_unit()
+        };
         autoencoder = rebuilt(&autoencoder, plain, device)?;
         Ok(Self {
             unet: Arc::new(UNet2DCondition::new(network, device)?),
@@ -280,6 +289,15 @@ impl Latents {
         let output = Output::f32("latents", &shape, &latents.values, Dtype::F32);
         write_safetensors(file, &[output], &BTreeMap::from([("made_from".into(), wanted)]))?;
         Ok(latents)
+    }
+
+    /// Turns to unit covariance, and the autoencoder with it.
+    fn whiten(&mut self, autoencoder: &mut AutoencoderKl) -> Result<()> {
+        let [channels, h, w] = self.shape;
+        let turn = Whitening::of(&self.values, channels, h * w);
+        turn.fold(autoencoder)?;
+        turn.apply(&mut self.values, h * w);
+        Ok(())
     }
 
     /// Scales to unit size, and says by what.
