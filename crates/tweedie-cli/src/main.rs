@@ -64,6 +64,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    tweedie::engine::keep_freed_memory();
     let result = match Cli::parse().command {
         Command::Generate(args) => generate::run(&args),
         Command::Train(args) => train::run(&args),

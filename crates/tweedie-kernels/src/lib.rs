@@ -24,6 +24,7 @@ pub mod mmap;
 mod activation;
 #[cfg(test)]
 mod agreement;
+mod allocator;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod attention;
@@ -44,6 +45,7 @@ mod simd;
 mod testing;
 mod winograd;
 
+pub use allocator::keep_freed_memory;
 pub use simd::InstructionSet;
 
 pub use ops::{
