@@ -11,13 +11,26 @@ use super::draws::{self, Use};
 use super::level_sampling::{self, LevelSampling};
 use super::weighting::{self, Weighting};
 use crate::catalog::Seam;
-use crate::denoiser::{Cond, NetworkDenoiser, Pass, Scaling};
+use crate::denoiser::{Cond, NetworkDenoiser, Pass, Scaling, TimeCode};
 use crate::error::{Error, Result};
 use crate::level::{Level, Levels};
 use crate::prediction::Prediction;
 use crate::process::Process;
 use crate::spec::PartSpec;
 use crate::state::State;
+
+/// What stands around the network in training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preconditioning {
+    /// Nothing: the state goes in as it is.
+    #[default]
+    None,
+    /// EDM's (Karras et al. 2022, Table 1), with the path's `sigma_data`; the network is told
+    /// `ln(sigma_edm) / 4`. With `prediction = "eps"` the network's output is the paper's `F`, with
+    /// `"v"` that with the other sign, as the published models have it.
+    Edm,
+}
 
 /// The parts of the objective, as a configuration names them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +40,8 @@ pub struct ObjectiveSettings {
     pub process: PartSpec,
     /// What the network's output means.
     pub prediction: Prediction,
+    /// What stands around the network.
+    pub preconditioning: Preconditioning,
     /// Which noise levels are shown.
     pub levels: PartSpec,
     /// How much each counts.
@@ -43,6 +58,7 @@ impl Default for ObjectiveSettings {
         Self {
             process: PartSpec::named("cosine"),
             prediction: Prediction::V,
+            preconditioning: Preconditioning::None,
             levels: PartSpec::named("uniform-time"),
             weighting: PartSpec::named("min-snr"),
             dropout: 0.1,
@@ -58,6 +74,8 @@ pub struct Objective {
     pub process: Box<dyn Process>,
     /// What the network's output means.
     pub scaling: Scaling,
+    /// How the network is told the level.
+    pub time: TimeCode,
     /// Which levels are shown.
     pub levels: Box<dyn LevelSampling>,
     /// How much each counts.
@@ -92,9 +110,29 @@ impl Objective {
             let why = format!("{} is not in 0..=1", settings.dropout);
             return Err(Error::setting("objective.dropout", why));
         }
+        let process: Box<dyn Process> =
+            settings.process.make(crate::process::ENTRIES, Seam::Process)?;
+        let sigma_data = process.sigma_data();
+        let (scaling, time) = match (settings.preconditioning, settings.prediction) {
+            (Preconditioning::None, prediction) => {
+                let steps = process.table_steps().unwrap_or(1000) as f64;
+                (Scaling::Predict(prediction), TimeCode::Steps(steps))
+            }
+            (Preconditioning::Edm, Prediction::Eps) => {
+                (Scaling::Edm { sigma_data }, TimeCode::QuarterLogSigma)
+            }
+            (Preconditioning::Edm, Prediction::V) => {
+                (Scaling::EdmV { sigma_data }, TimeCode::QuarterLogSigma)
+            }
+            (Preconditioning::Edm, other) => {
+                let why = format!("{}, wanted eps or v with EDM's preconditioning", other.name());
+                return Err(Error::setting("objective.prediction", why));
+            }
+        };
         Ok(Self {
-            process: settings.process.make(crate::process::ENTRIES, Seam::Process)?,
-            scaling: Scaling::Predict(settings.prediction),
+            process,
+            scaling,
+            time,
             levels: settings.levels.make(level_sampling::ENTRIES, Seam::Objective)?,
             weighting: settings.weighting.make(weighting::ENTRIES, Seam::Objective)?,
             dropout: settings.dropout,

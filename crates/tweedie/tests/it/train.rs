@@ -7,7 +7,10 @@ use burn::tensor::Device;
 use image::{Rgb, RgbImage};
 use tempfile::TempDir;
 use tweedie::Result;
+use tweedie::denoiser::Scaling;
+use tweedie::engine::{Engine, Unwatching};
 use tweedie::hub::{Folder, TensorFile};
+use tweedie::spec::Spec;
 use tweedie::train::trainer::{CHECKPOINT, LOG, Unwatched};
 use tweedie::train::{Config, Crew, Outcome, Trainer, Watch, task};
 
@@ -278,8 +281,45 @@ fn latents_are_trained_on_the_exported_autoencoder() {
     for part in ["unet", "vae", "text_encoder", "tokenizer", "scheduler"] {
         assert!(folder.components().any(|c| c == part), "{part}");
     }
-    let factor = folder.component("vae").unwrap().json("config.json").unwrap();
-    assert!(factor["scaling_factor"].as_f64().unwrap() > 0.0);
+    let vae = folder.component("vae").unwrap();
+    assert!(vae.json("config.json").unwrap()["scaling_factor"].as_f64().unwrap() > 0.0);
+    // Whitened latents: the model's own autoencoder differs at its waist and nowhere else.
+    std::fs::write(&file, format!("{TEXT}{section}whiten = true\n")).unwrap();
+    let mut trainer = fresh(&file, Some(1), &dir.path().join("white-run")).unwrap();
+    let white = dir.path().join("white");
+    trainer.export(&white).unwrap();
+    let turned = Folder::open(&white).unwrap().component("vae").unwrap();
+    assert_eq!(turned.json("config.json").unwrap()["scaling_factor"], 1.0);
+    let (before, after) = (vae.tensors().unwrap(), turned.tensors().unwrap());
+    for name in before.names() {
+        let same = before.read_f32(name).unwrap() == after.read_f32(name).unwrap();
+        assert_eq!(same, !name.contains("quant_conv"), "{name}");
+    }
+}
+
+/// EDM as a whole: its path, levels, weight and scaling trained, exported and drawn from as the
+/// published class says.
+#[test]
+fn a_preconditioned_network_is_trained_and_opened() {
+    let objective = "process = \"edm:sigma_max=40\"\nprediction = \"eps\"\npreconditioning = \"edm\"\n\
+                     levels = \"edm-log-normal\"\nweighting = \"edm-weight\"";
+    let plain = "process = \"vp-table:betas=squaredcos-cap-v2\"\nlevels = \"logit-normal\"";
+    let (dir, file) = world(&UNET.replace(plain, objective).replace("samples = 0", "samples = 2"));
+    let (out, model) = (dir.path().join("out"), dir.path().join("model"));
+    let mut trainer = fresh(&file, Some(2), &out).unwrap();
+    trainer.run(&mut Unwatched).unwrap();
+    assert!(out.join("samples-0000002.png").exists());
+    trainer.export(&model).unwrap();
+    let engine = Engine::cpu(1).unwrap();
+    let model = engine.open(model.to_str().unwrap()).unwrap();
+    assert!(matches!(model.denoiser.scaling, Scaling::Edm { sigma_data } if sigma_data == 0.5));
+    let spec = Spec { classes: vec![1], steps: 3, ..model.spec() };
+    let made = engine.generate(&model, &spec, &mut Unwatching).unwrap();
+    assert!(made.latents.values.iter().all(|v| v.is_finite()));
+    let wrong = UNET.replace(plain, &objective.replace("\"eps\"", "\"x0\""));
+    let (_dir, file) = world(&wrong);
+    let error = fresh(&file, None, &out).err().unwrap().to_string();
+    assert!(error.contains("objective.prediction"), "{error}");
 }
 
 #[test]

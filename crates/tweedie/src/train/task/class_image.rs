@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::pictures::{Pictures, tensor};
 use super::{Task, sampling, scheduler};
 use crate::data::Images;
-use crate::denoiser::{Cond, NetworkDenoiser, TimeCode};
+use crate::denoiser::{Cond, NetworkDenoiser};
 use crate::error::{Error, Result};
 use crate::hub::{Dtype, ModelFolder, outputs};
 use crate::model::UNet2D;
@@ -74,10 +74,9 @@ impl ClassImage {
     }
 
     fn denoiser(&self) -> NetworkDenoiser {
-        let steps = self.objective.process.table_steps().unwrap_or(1000);
         NetworkDenoiser {
             network: self.network.clone(),
-            time: TimeCode::Steps(steps as f64),
+            time: self.objective.time,
             scaling: self.objective.scaling,
         }
     }

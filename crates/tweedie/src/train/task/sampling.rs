@@ -2,9 +2,9 @@
 
 use burn::tensor::Tensor;
 
-use crate::denoiser::{Cond, NetworkDenoiser};
+use crate::denoiser::{Cond, NetworkDenoiser, TimeCode};
 use crate::error::Result;
-use crate::grid::{Grid, Trailing};
+use crate::grid::{Grid, Karras, Trailing};
 use crate::guide::{Cfg, Guide};
 use crate::noise::{Noise, Seeded};
 use crate::process::Process;
@@ -32,10 +32,15 @@ pub(crate) fn draw(
     let like = State::new(x);
     let guides: Vec<Box<dyn Guide>> = vec![Box::new(Cfg { weight })];
     let noise: Box<dyn Noise> = Box::new(Seeded::new(0, count));
+    // Where the network thinks in the logarithm of sigma, even steps in time are none.
+    let levels = match model.time {
+        TimeCode::QuarterLogSigma => Karras::default().levels(process, STEPS)?,
+        TimeCode::Steps(_) => Trailing::default().levels(process, STEPS)?,
+    };
     let parts = Parts {
         model,
         process,
-        levels: Trailing::default().levels(process, STEPS)?,
+        levels,
         sampler: Box::new(Dpmpp2m::new(Settings::default())),
         guides,
         taps: Vec::new(),

@@ -6,18 +6,35 @@ use crate::hub::scheduler::{
     BetaSchedule, PredictionType, SchedulerClass, SchedulerConfig, TimestepSpacing,
 };
 use crate::prediction::Prediction;
-use crate::process::{self, vp_table};
-use crate::train::objective::ObjectiveSettings;
+use crate::process::{self, edm, vp_table};
+use crate::train::objective::{ObjectiveSettings, Preconditioning};
 
 /// What `scheduler_config.json` says of a training objective: its table of betas and what the
-/// network predicts, with DDIM on trailing steps.
+/// network predicts, with DDIM on trailing steps; or EDM's path, with its second-order sampler.
 ///
 /// # Errors
 ///
 /// [`Error::Unsupported`] where the published classes have no words for the path or prediction.
 pub(crate) fn of(objective: &ObjectiveSettings) -> Result<SchedulerConfig> {
     let spec = &objective.process;
-    if find(process::entries(), Seam::Process, &spec.name)?.card.id != "vp-table" {
+    let path = find(process::entries(), Seam::Process, &spec.name)?.card.id;
+    if objective.preconditioning == Preconditioning::Edm {
+        if path != "edm" {
+            return Err(Error::unsupported("export", "the path `edm` with EDM's preconditioning"));
+        }
+        let path: edm::Edm = spec.settings(Seam::Process).read()?;
+        return Ok(SchedulerConfig {
+            sigma_min: Some(path.sigma_min),
+            sigma_max: Some(path.sigma_max),
+            sigma_data: path.sigma_data,
+            prediction_type: match objective.prediction {
+                Prediction::V => PredictionType::VPrediction,
+                _ => PredictionType::Epsilon,
+            },
+            ..SchedulerConfig::new(SchedulerClass::EDMDPMSolverMultistepScheduler)
+        });
+    }
+    if path != "vp-table" {
         return Err(Error::unsupported("export", "a path that is a table, as `vp-table`"));
     }
     let table: vp_table::Table = spec.settings(Seam::Process).read()?;
@@ -66,6 +83,19 @@ mod tests {
         assert_eq!(json["beta_schedule"], "squaredcos_cap_v2");
         assert_eq!(json["prediction_type"], "v_prediction");
         assert_eq!(json["timestep_spacing"], "trailing");
+        let edm = ObjectiveSettings {
+            process: "edm:sigma_max=40,sigma_data=0.7".parse().unwrap(),
+            preconditioning: Preconditioning::Edm,
+            ..settings.clone()
+        };
+        let config = of(&edm).unwrap();
+        config.validate().unwrap();
+        let json = config.to_json();
+        assert_eq!(json["_class_name"], "EDMDPMSolverMultistepScheduler");
+        assert_eq!((&json["sigma_max"], &json["sigma_data"]), (&40.0.into(), &0.7.into()));
+        assert_eq!(json["prediction_type"], "v_prediction");
+        let elsewhere = ObjectiveSettings { process: settings.process.clone(), ..edm };
+        assert!(of(&elsewhere).unwrap_err().to_string().contains("`edm`"));
         let flow = ObjectiveSettings { process: "flow".into(), ..settings.clone() };
         assert!(of(&flow).unwrap_err().to_string().contains("vp-table"));
         let score = ObjectiveSettings { prediction: Prediction::Score, ..settings };

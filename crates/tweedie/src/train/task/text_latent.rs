@@ -18,7 +18,7 @@ use super::whitening::Whitening;
 use super::{Task, sampling, scheduler};
 use crate::data::Images;
 use crate::data::shapes::{Caption, SIDE, Scene, score, vocabulary};
-use crate::denoiser::{Cond, NetworkDenoiser, TimeCode};
+use crate::denoiser::{Cond, NetworkDenoiser};
 use crate::error::{Error, Result};
 use crate::hub::{
     ClipTokenizer, ClipVocabulary, Dtype, Folder, ModelFolder, Output, TensorFile, outputs,
@@ -144,10 +144,9 @@ impl TextLatent {
     }
 
     fn denoiser(&self) -> NetworkDenoiser {
-        let steps = self.objective.process.table_steps().unwrap_or(1000);
         NetworkDenoiser {
             network: self.unet.clone(),
-            time: TimeCode::Steps(steps as f64),
+            time: self.objective.time,
             scaling: self.objective.scaling,
         }
     }
