@@ -2,11 +2,13 @@
 
     cargo build --release
     python tools/parity/pipelines.py target/release/tweedie [TASK...]
+    python tools/parity/pipelines.py target/release/tweedie --model models/shapes [TASK...]
     python tools/parity/pipelines.py --fixture crates/tweedie/tests/data/tasks
 
 Makes tiny Stable Diffusions with random weights in a temporary folder, lets diffusers and this
 program (`--rng torch-cpu`) draw two pictures of each task with each scheduler, and prints the largest
-difference of the latents beside their size. Exits with 1 where one is above 1e-3. With --fixture it
+difference of the latents beside their size. Exits with 1 where one is above 1e-3. With --model it does so
+with a folder of Stable Diffusion's layout and the scheduler that it names. With --fixture it
 writes one such model (weights in f16, to which they are rounded first), its pictures and the latents
 of diffusers for the tasks that need no other network.
 Needs diffusers, transformers, torch, pillow, and peft for the task `lora`.
@@ -173,6 +175,27 @@ class Setup:
         return folder
 
 
+class Opened(Setup):
+    """A model folder that is there."""
+
+    def __init__(self, root, folder):
+        super().__init__(root)
+        self.folder = folder
+        unet = diffusers.UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+        levels = len(json.loads((folder / "vae" / "config.json").read_text())["block_out_channels"])
+        widths = [8 * 2**i for i in range(levels)]
+        made = diffusers.ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=widths)
+        self.control = randomise(made, "control")
+
+    def pipeline(self, cls, channels, scheduler, unet={}, **more):
+        pipeline = cls.from_pretrained(self.folder, safety_checker=None, requires_safety_checker=False, **more)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def saved(self, pipeline, label):
+        return self.folder
+
+
 def image(path, mode="RGB"):
     return Image.open(path).convert(mode)
 
@@ -257,6 +280,9 @@ TASKS = {
 }
 
 
+# What a folder that is there is asked.
+OPENED = ["text", "image", "image-0.85", "inpaint", "inpaint-0.7", "control", "lora"]
+
 # What the fixture holds besides the tasks with dpmpp-2m.
 OTHERS = [("image", "pndm"), ("image-0.95", "pndm"), ("inpaint-0.7", "pndm"), ("image", "lms"), ("inpaint", "heun")]
 
@@ -322,17 +348,23 @@ def fixture(folder):
 def main():
     diffusers.utils.logging.set_verbosity_error()
     transformers.utils.logging.set_verbosity_error()
+    global SIDE, PROMPT, NEGATIVE
     if sys.argv[1] == "--fixture":
-        global SIDE
         SIDE = 16
         UNET["sample_size"], VAE["sample_size"] = 8, 16
         return fixture(Path(sys.argv[2]))
     program = Path(sys.argv[1]).resolve()
+    folder, tasks = None, sys.argv[2:]
+    if tasks[:1] == ["--model"]:
+        folder, tasks = Path(tasks[1]).resolve(), tasks[2:] or OPENED
+        settings = {part: json.loads((folder / part / "config.json").read_text()) for part in ["unet", "vae"]}
+        SIDE = settings["unet"]["sample_size"] * 2 ** (len(settings["vae"]["block_out_channels"]) - 1)
+        PROMPT, NEGATIVE = "a large red circle on a white background", "a blue square"
     wrong = 0
     with tempfile.TemporaryDirectory() as root:
-        setup = Setup(Path(root))
-        for task in sys.argv[2:] or TASKS:
-            for scheduler in OWN.get(task, SCHEDULERS):
+        setup = Opened(Path(root), folder) if folder else Setup(Path(root))
+        for task in tasks or TASKS:
+            for scheduler in ["its own"] if folder else OWN.get(task, SCHEDULERS):
                 result = compare(program, setup, task, scheduler)
                 if isinstance(result, str):
                     print(f"{task:14} {scheduler:16} refused: {result}")

@@ -60,6 +60,8 @@ pub(crate) fn of(objective: &ObjectiveSettings) -> Result<SchedulerConfig> {
             }
         },
         timestep_spacing: TimestepSpacing::Trailing,
+        // Trailing steps take none; the published pipelines complain of any other.
+        steps_offset: 1,
         clip_sample: false,
         set_alpha_to_one: true,
         ..SchedulerConfig::new(SchedulerClass::DDIMScheduler)
