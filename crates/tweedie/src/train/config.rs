@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! name = "fashion"            # for the log and the exported folder
-//! task = "class-image"        # class-image, autoencoder, text-latent or classifier
+//! task = "class-image"        # class-image, autoencoder, text-encoder, text-latent, classifier
 //! seed = 1
 //! steps = 40000
 //! batch = 64                  # rows of a micro-batch
@@ -58,7 +58,10 @@ pub enum TaskKind {
     ClassImage,
     /// An autoencoder with a diagonal Gaussian posterior.
     Autoencoder,
-    /// A U-Net over an autoencoder's latents, conditioned on a text encoder that learns with it.
+    /// A text encoder, from captions and what is true of their scenes.
+    TextEncoder,
+    /// A U-Net over an autoencoder's latents, conditioned on a text encoder that was trained before
+    /// or learns with it.
     TextLatent,
     /// A classifier of pictures.
     Classifier,

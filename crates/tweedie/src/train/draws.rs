@@ -22,6 +22,8 @@ pub enum Use {
     Caption,
     /// The posterior sample of an autoencoder.
     Posterior,
+    /// What is asked about a scene.
+    Question,
 }
 
 /// Room for the rows of one step in an index.
@@ -44,6 +46,7 @@ fn stream(what: Use) -> u64 {
             Use::Augment => 4,
             Use::Caption => 5,
             Use::Posterior => 6,
+            Use::Question => 7,
         }
 }
 

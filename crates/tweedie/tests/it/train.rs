@@ -107,6 +107,29 @@ edge = 0.5
 scale = 0.25
 "#;
 
+const TEXT_ENCODER: &str = r#"
+task = "text-encoder"
+seed = 2
+steps = 60
+batch = 16
+[data]
+scenes = 2000
+test = 40
+[text_encoder]
+hidden_size = 16
+intermediate_size = 32
+num_hidden_layers = 1
+num_attention_heads = 2
+[optimiser]
+lr = 0.02
+warmup = 5
+[ema]
+decay = 0.0
+[output]
+log = 60
+samples = 60
+"#;
+
 const TEXT: &str = r#"
 task = "text-latent"
 seed = 1
@@ -297,6 +320,55 @@ fn latents_are_trained_on_the_exported_autoencoder() {
     }
 }
 
+/// A text encoder is trained on questions and then stays as it is while a U-Net learns over it.
+#[test]
+fn a_text_encoder_learns_alone_and_is_frozen_after() {
+    let (dir, file) = world(TEXT_ENCODER);
+    let out = dir.path().join("text");
+    let mut trainer = fresh(&file, None, &out).unwrap();
+    let first = trainer.step().unwrap().loss;
+    trainer.run(&mut Unwatched).unwrap();
+    let log = std::fs::read_to_string(out.join(LOG)).unwrap();
+    let last: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    assert!(last["loss"].as_f64().unwrap() < 0.8 * first, "{first} {last}");
+    assert!(last["shape_of_colour_held_out"].as_f64().is_some(), "{last}");
+    let text = dir.path().join("text-model");
+    trainer.export(&text).unwrap();
+
+    let (vae_dir, vae_file) = world(AUTOENCODER);
+    let vae = vae_dir.path().join("model");
+    fresh(&vae_file, Some(1), &vae_dir.path().join("out")).unwrap().export(&vae).unwrap();
+    let frozen = TEXT.split_once("[text_encoder]").unwrap();
+    let network = frozen.1.split_once("[network]").unwrap().1;
+    let config = format!(
+        "{}[text]\nencoder = {text:?}\n[autoencoder]\nfolder = {vae:?}\n[network]{network}",
+        frozen.0
+    );
+    let file = dir.path().join("frozen.toml");
+    std::fs::write(&file, &config).unwrap();
+    let out = dir.path().join("frozen");
+    let mut trainer = fresh(&file, Some(2), &out).unwrap();
+    trainer.run(&mut Unwatched).unwrap();
+    // The U-Net's cross-attention learns; the encoder is not even in the checkpoint.
+    let state = tensors(&out);
+    assert!(state.iter().all(|(name, _)| !name.contains("text_encoder")));
+    let keys = |n: &str| n.starts_with("first:unet") && n.ends_with("attn2.to_k.weight");
+    let mut moved = state.iter().filter(|(name, _)| keys(name)).peekable();
+    assert!(moved.peek().is_some() && moved.all(|(_, bytes)| bytes.iter().any(|b| *b != 0)));
+    let model = dir.path().join("model");
+    trainer.export(&model).unwrap();
+    let after = Folder::open(&model).unwrap().component("text_encoder").unwrap().tensors().unwrap();
+    let before = Folder::open(&text).unwrap().component("").unwrap().tensors().unwrap();
+    assert!(before.names().count() > 10);
+    for name in before.names() {
+        assert_eq!(before.read_f32(name).unwrap(), after.read_f32(name).unwrap(), "{name}");
+    }
+    // Another vocabulary or length is refused.
+    std::fs::write(&file, config.replace("[text]", "[text]\nlength = 50")).unwrap();
+    let error = fresh(&file, None, &dir.path().join("no")).err().unwrap().to_string();
+    assert!(error.contains("text.encoder") && error.contains("50"), "{error}");
+}
+
 /// EDM as a whole: its path, levels, weight and scaling trained, exported and drawn from as the
 /// published class says.
 #[test]
@@ -387,6 +459,10 @@ fn the_configurations_of_the_repository_are_valid() {
             TaskKind::Autoencoder => {
                 let network: AutoencoderKlConfig = config.section("network").unwrap();
                 count(&AutoencoderKl::new(network, &device).unwrap())
+            }
+            TaskKind::TextEncoder => {
+                let text: ClipTextConfig = config.section("text_encoder").unwrap();
+                count(&ClipText::new(ClipTextConfig { vocab_size: 1000, ..text }, &device).unwrap())
             }
             TaskKind::TextLatent => {
                 let network: UNet2DConditionConfig = config.section("network").unwrap();

@@ -11,12 +11,15 @@ use crate::error::Result;
 use crate::weight::Parameters;
 
 mod autoencoder;
+mod captions;
 mod class_image;
 mod classifier;
 mod pictures;
+mod questions;
 mod sampling;
 mod scenes;
 mod scheduler;
+mod text_encoder;
 mod text_latent;
 mod whitening;
 
@@ -25,6 +28,7 @@ pub use class_image::ClassImage;
 pub use classifier::ClassifierTask;
 pub use pictures::{PictureSettings, Pictures};
 pub use scenes::SceneSettings;
+pub use text_encoder::TextEncoder;
 pub use text_latent::{AutoencoderSettings, TextLatent, TextSettings};
 
 /// What the loop trains.
@@ -78,6 +82,7 @@ pub fn open(config: &Config, device: &Device) -> Result<Box<dyn Task>> {
         TaskKind::ClassImage => Box::new(ClassImage::new(config, device)?),
         TaskKind::Classifier => Box::new(ClassifierTask::new(config, device)?),
         TaskKind::Autoencoder => Box::new(Autoencoder::new(config, device)?),
+        TaskKind::TextEncoder => Box::new(TextEncoder::new(config, device)?),
         TaskKind::TextLatent => Box::new(TextLatent::new(config, device)?),
     })
 }

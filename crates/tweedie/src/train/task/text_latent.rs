@@ -2,7 +2,8 @@
 //!
 //! The latents of all scenes are encoded once and kept; captions are drawn afresh each time a scene
 //! is shown. The parts are those of latent diffusion (Rombach et al. 2022): the context is the text
-//! encoder's last hidden state, and the empty text stands for 'none'.
+//! encoder's last hidden state, and the empty text stands for 'none'. A text encoder that was trained
+//! before stays as it is, as in Stable Diffusion; else it learns with the U-Net.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,21 +11,19 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
+use super::captions::Captions;
 use super::pictures::tensor;
 use super::scenes::{SceneSettings, pixels};
 use super::whitening::Whitening;
 use super::{Task, sampling, scheduler};
 use crate::data::Images;
-use crate::data::shapes::{Caption, SIDE, Scene, score, vocabulary};
+use crate::data::shapes::{Caption, SIDE, Scene, score};
 use crate::denoiser::{Cond, NetworkDenoiser};
 use crate::error::{Error, Result};
-use crate::hub::{
-    ClipTokenizer, ClipVocabulary, Dtype, Folder, ModelFolder, Output, TensorFile, outputs,
-    write_safetensors,
-};
-use crate::model::config::{AutoencoderKlConfig, ClipTextConfig, UNet2DConditionConfig};
+use crate::hub::{Dtype, Folder, ModelFolder, Output, TensorFile, outputs, write_safetensors};
+use crate::model::config::{AutoencoderKlConfig, UNet2DConditionConfig};
 use crate::model::{AutoencoderKl, ClipText, UNet2DCondition};
 use crate::state::State;
 use crate::train::config::Config;
@@ -53,21 +52,24 @@ pub struct TextSettings {
     pub length: usize,
     /// The guidance weight of sample grids and measurements.
     pub guidance: f64,
+    /// The folder of a trained text encoder, relative to the working directory, which stays as it
+    /// is; without one the section `text_encoder` says what is trained.
+    pub encoder: Option<PathBuf>,
 }
 
 impl Default for TextSettings {
     fn default() -> Self {
-        Self { length: Caption::MOST_WORDS + 2, guidance: 3.0 }
+        Self { length: Caption::MOST_WORDS + 2, guidance: 3.0, encoder: None }
     }
 }
 
-/// A text-conditional latent U-Net and its text encoder in training.
+/// A text-conditional latent U-Net in training, and its text encoder with it where that is not
+/// trained already.
 pub struct TextLatent {
     unet: Arc<UNet2DCondition>,
     text: ClipText,
     autoencoder: AutoencoderKl,
-    vocabulary: ClipVocabulary,
-    tokenizer: ClipTokenizer,
+    captions: Captions,
     settings: TextSettings,
     objective: Objective,
     objective_settings: ObjectiveSettings,
@@ -85,13 +87,17 @@ struct Latents {
 impl Parameters for TextLatent {
     fn each(&self, path: &str, visit: &mut dyn FnMut(&str, &Weight)) {
         self.unet.each(&join(path, "unet"), visit);
-        self.text.each(&join(path, "text_encoder"), visit);
+        if self.settings.encoder.is_none() {
+            self.text.each(&join(path, "text_encoder"), visit);
+        }
     }
 
     fn each_mut(&mut self, path: &str, visit: &mut dyn FnMut(&str, &mut Weight)) {
         // Nobody else holds the network between two passes, so that this copies nothing.
         Arc::make_mut(&mut self.unet).each_mut(&join(path, "unet"), visit);
-        self.text.each_mut(&join(path, "text_encoder"), visit);
+        if self.settings.encoder.is_none() {
+            self.text.each_mut(&join(path, "text_encoder"), visit);
+        }
     }
 }
 
@@ -108,9 +114,11 @@ impl TextLatent {
         let settings: TextSettings = config.section("text")?;
         let from: AutoencoderSettings = config.section("autoencoder")?;
         let objective_settings: ObjectiveSettings = config.section("objective")?;
-        let vocabulary = ClipVocabulary::from_words(vocabulary())?;
-        let tokenizer = tokenizer(&vocabulary, settings.length)?;
-        let text = text_config(config, &vocabulary, &settings)?;
+        let captions = Captions::new(settings.length)?;
+        let text = match &settings.encoder {
+            Some(folder) => captions.trained(folder, device)?,
+            None => captions.encoder(config, device)?,
+        };
         let network: UNet2DConditionConfig = config.section("network")?;
         let (mut autoencoder, mut plain) = open_autoencoder(&from.folder, device)?;
         let mut latents = match &from.cache {
@@ -130,10 +138,9 @@ impl TextLatent {
         autoencoder = rebuilt(&autoencoder, plain, device)?;
         Ok(Self {
             unet: Arc::new(UNet2DCondition::new(network, device)?),
-            text: ClipText::new(text, device)?,
+            text,
             autoencoder,
-            vocabulary,
-            tokenizer,
+            captions,
             settings,
             objective: Objective::new(&objective_settings)?,
             objective_settings,
@@ -153,11 +160,7 @@ impl TextLatent {
 
     /// The context of texts; on the tape where the encoder's weights are tracked.
     fn context(&self, texts: &[String]) -> Result<Tensor<3>> {
-        let ids: Vec<Vec<i64>> = texts
-            .iter()
-            .map(|t| self.tokenizer.encode(t).map(|tokens| tokens.ids))
-            .collect::<Result<_>>()?;
-        Ok(self.text.encode(&ids, 0)?.hidden)
+        Ok(self.text.encode(&self.captions.tokens(texts)?, 0)?.hidden)
     }
 
     /// Pictures of captions, as `[batch, 3, 64, 64]` values.
@@ -185,33 +188,6 @@ impl TextLatent {
     fn held(&self, i: usize) -> Caption {
         self.scenes.caption(&self.scenes.held(i), i as u64)
     }
-}
-
-/// The text encoder's settings, with what follows from the vocabulary filled in.
-fn text_config(
-    config: &Config,
-    vocabulary: &ClipVocabulary,
-    settings: &TextSettings,
-) -> Result<ClipTextConfig> {
-    let [start, end] = vocabulary.special();
-    let read: ClipTextConfig = config.section("text_encoder")?;
-    Ok(ClipTextConfig {
-        vocab_size: vocabulary.len(),
-        max_position_embeddings: settings.length,
-        projection_dim: Some(read.hidden_size),
-        pad_token_id: Some(end),
-        bos_token_id: Some(start),
-        eos_token_id: Some(end),
-        ..read
-    })
-}
-
-fn tokenizer(vocabulary: &ClipVocabulary, length: usize) -> Result<ClipTokenizer> {
-    let files: BTreeMap<&str, String> = vocabulary.files(length).into_iter().collect();
-    let text = |name: &str| files.get(name).map_or("", String::as_str);
-    let settings: Map<String, Value> =
-        serde_json::from_str(text("tokenizer_config.json")).unwrap_or_default();
-    ClipTokenizer::new(Path::new("tokenizer"), text("vocab.json"), text("merges.txt"), &settings)
 }
 
 fn open_autoencoder(
@@ -344,7 +320,10 @@ impl Task for TextLatent {
             self.scenes.caption(&self.scenes.train(example), draw).text
         };
         let texts: Vec<String> = examples.iter().enumerate().map(text).collect();
-        let cond = Cond { context: Some(self.context(&texts)?), ..Cond::default() };
+        let context = self.context(&texts)?;
+        // What comes from a frozen encoder joins the tape here.
+        let context = if self.settings.encoder.is_some() { context.autodiff() } else { context };
+        let cond = Cond { context: Some(context), ..Cond::default() };
         let x0 = State::new(self.latents.batch(examples, &self.device));
         self.objective.loss(&self.denoiser(), &x0, &cond, place)
     }
@@ -379,7 +358,7 @@ impl Task for TextLatent {
             .network("vae", self.autoencoder.config(), outputs(&self.autoencoder, Dtype::F16))?
             .network("text_encoder", self.text.config(), outputs(&self.text, Dtype::F16))?
             .network("unet", self.unet.config(), outputs(&*self.unet, Dtype::F16))?
-            .tokenizer(&self.vocabulary, self.settings.length)?
+            .tokenizer(&self.captions.vocabulary, self.captions.length)?
             .scheduler(&scheduler::of(&self.objective_settings)?)?
             .without("safety_checker")?
             .without("feature_extractor")?
