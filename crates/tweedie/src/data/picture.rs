@@ -69,24 +69,43 @@ impl Target {
 /// damaged or beyond the limits; [`Error::Setting`] if the target makes no sense.
 pub fn read(file: &Path, target: &Target, limits: &Limits) -> Result<Images> {
     target.check(limits)?;
+    from_bytes(file, &packed(file, limits)?, target, limits)
+}
+
+/// As [`read`], from the bytes of a file that is called `name` in errors.
+///
+/// # Errors
+///
+/// As [`read`], without those of the system.
+pub fn from_bytes(name: &Path, bytes: &[u8], target: &Target, limits: &Limits) -> Result<Images> {
+    target.check(limits)?;
+    fits(name, bytes.len() as u64, limits)?;
     let (height, width) = match target.size {
         Some(size) => size,
-        None => dimensions(file, limits)?,
+        None => dimensions_of(name, bytes, limits)?,
     };
     let shape = [1, target.channels, height, width];
     let mut data = vec![0; shape.iter().product()];
-    decode(file, (height, width), target, limits, &mut data)?;
+    decode_bytes(name, bytes, (height, width), target, limits, &mut data)?;
     Images::new(shape, data)
 }
 
-/// A decoder that obeys the limits.
-fn decoder(file: &Path, limits: &Limits) -> Result<impl ImageDecoder> {
-    let size = std::fs::metadata(file).map_err(Error::io(file))?.len();
-    if size > limits.max_file {
-        let why = format!("is of {size} bytes, the limit is {}", limits.max_file);
-        return Err(Error::format(file, "", why));
+fn fits(name: &Path, size: u64, limits: &Limits) -> Result<()> {
+    if size <= limits.max_file {
+        return Ok(());
     }
-    let packed = std::fs::read(file).map_err(Error::io(file))?;
+    let why = format!("is of {size} bytes, the limit is {}", limits.max_file);
+    Err(Error::format(name, "", why))
+}
+
+/// The bytes of a file that is not beyond the limits.
+fn packed(file: &Path, limits: &Limits) -> Result<Vec<u8>> {
+    fits(file, std::fs::metadata(file).map_err(Error::io(file))?.len(), limits)?;
+    std::fs::read(file).map_err(Error::io(file))
+}
+
+/// A decoder that obeys the limits.
+fn decoder<'a>(file: &Path, packed: &'a [u8], limits: &Limits) -> Result<impl ImageDecoder + 'a> {
     let mut reader = ImageReader::new(Cursor::new(packed));
     let mut inner = image::Limits::default();
     inner.max_image_width = Some(limits.max_side);
@@ -105,7 +124,11 @@ fn decoder(file: &Path, limits: &Limits) -> Result<impl ImageDecoder> {
 
 /// Height and width of a picture as it is seen, after its EXIF orientation.
 pub(super) fn dimensions(file: &Path, limits: &Limits) -> Result<(usize, usize)> {
-    let mut decoder = decoder(file, limits)?;
+    dimensions_of(file, &packed(file, limits)?, limits)
+}
+
+fn dimensions_of(file: &Path, packed: &[u8], limits: &Limits) -> Result<(usize, usize)> {
+    let mut decoder = decoder(file, packed, limits)?;
     let (width, height) = decoder.dimensions();
     let turned = matches!(
         decoder.orientation().map_err(|e| damaged(file, &e))?,
@@ -127,7 +150,18 @@ pub(super) fn decode(
     limits: &Limits,
     out: &mut [u8],
 ) -> Result<()> {
-    let mut decoder = decoder(file, limits)?;
+    decode_bytes(file, &packed(file, limits)?, (height, width), target, limits, out)
+}
+
+fn decode_bytes(
+    file: &Path,
+    packed: &[u8],
+    (height, width): (usize, usize),
+    target: &Target,
+    limits: &Limits,
+    out: &mut [u8],
+) -> Result<()> {
+    let mut decoder = decoder(file, packed, limits)?;
     let orientation = decoder.orientation().map_err(|e| damaged(file, &e))?;
     let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| damaged(file, &e))?;
     picture.apply_orientation(orientation);

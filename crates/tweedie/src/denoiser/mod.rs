@@ -59,6 +59,31 @@ pub trait Denoiser: Send + Sync {
     }
 }
 
+impl<D: Denoiser + ?Sized> Denoiser for &D {
+    fn x0(&self, x: &State, at: &Levels, cond: &Cond, pass: &mut Pass) -> Result<State> {
+        (**self).x0(x, at, cond, pass)
+    }
+
+    fn jump(
+        &self,
+        x: &State,
+        from: Level,
+        to: Level,
+        cond: &Cond,
+        pass: &mut Pass,
+    ) -> Result<Option<State>> {
+        (**self).jump(x, from, to, cond, pass)
+    }
+
+    fn is_told_guidance(&self) -> bool {
+        (**self).is_told_guidance()
+    }
+
+    fn unguided(&self) -> Option<&dyn Denoiser> {
+        (**self).unguided()
+    }
+}
+
 /// What the sample should be of; every entry has the batch first.
 #[derive(Clone, Debug, Default)]
 pub struct Cond {

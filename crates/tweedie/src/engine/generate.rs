@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 
 use crate::data::Images;
-use crate::denoiser::Cost;
+use crate::denoiser::{Batched, Cond, Cost, Denoiser, NetworkDenoiser};
 use crate::engine::Engine;
 use crate::engine::autoencode::{decoded, pixels};
 use crate::engine::cond::{Texts, classes_of, condition};
@@ -53,7 +53,28 @@ pub fn generate(
     inputs: &Inputs,
     watch: &mut dyn Watch,
 ) -> Result<Generated> {
-    engine.install(|| inside(engine, model, spec, &[], inputs, watch))
+    engine.install(|| inside(engine, model, spec, &[], (inputs, None), watch))
+}
+
+/// A model's network, shared by the runs that go on at the same time.
+pub type Table = Batched<NetworkDenoiser>;
+
+/// As [`generate`], its calls gathered with those of other runs of the same model that go through
+/// the same table at the same time; the pictures are the same. A run that changes the network (a
+/// control network, another prediction) goes by itself.
+///
+/// # Errors
+///
+/// As [`generate`].
+pub fn generate_through(
+    engine: &Engine,
+    model: &Model,
+    table: &Table,
+    spec: &Spec,
+    inputs: &Inputs,
+    watch: &mut dyn Watch,
+) -> Result<Generated> {
+    engine.install(|| inside(engine, model, spec, &[], (inputs, Some(table)), watch))
 }
 
 /// As [`generate`], with a prompt of its own for each picture: picture `k` is of
@@ -69,7 +90,23 @@ pub fn generate_each(
     prompts: &[String],
     watch: &mut dyn Watch,
 ) -> Result<Generated> {
-    engine.install(|| inside(engine, model, spec, prompts, &Inputs::default(), watch))
+    engine.install(|| inside(engine, model, spec, prompts, (&Inputs::default(), None), watch))
+}
+
+/// Whether a model can run a spec, as far as that can be told before anything is computed: classes,
+/// sizes, every part with its settings, the grid's levels.
+///
+/// # Errors
+///
+/// What [`generate`] would say of it.
+pub fn check(model: &Model, spec: &Spec) -> Result<()> {
+    let spec = &model.completed(spec);
+    classes_of(model, spec)?;
+    let process = spec.process.as_ref().unwrap_or(&model.process);
+    let process = process.make(process::entries(), crate::catalog::Seam::Process)?;
+    let one = spec.count.min(1);
+    parts_of(model, &model.denoiser, spec, process.as_ref(), Cond::default(), 0, one)?;
+    Ok(())
 }
 
 /// A state on its way as pictures, for previews.
@@ -91,7 +128,7 @@ fn inside(
     model: &Model,
     spec: &Spec,
     prompts: &[String],
-    inputs: &Inputs,
+    (inputs, table): (&Inputs, Option<&Table>),
     watch: &mut dyn Watch,
 ) -> Result<Generated> {
     let spec = &model.completed(spec);
@@ -118,15 +155,26 @@ fn inside(
         let controlled = Controlled::new(denoiser.network.clone(), controls.collect())?;
         denoiser.network = Arc::new(controlled);
     }
+    let table = table.filter(|_| spec.prediction.is_none() && inputs.controls.is_empty());
     let mut out = Out::default();
     let batch = spec.batch.clamp(1, spec.count);
     for first in (0..spec.count).step_by(batch) {
         let last = (first + batch).min(spec.count);
         let cond = condition(model, texts.as_ref(), classes.as_deref(), first, last)?;
-        let parts = parts_of(model, &denoiser, spec, process.as_ref(), cond.clone(), first, last)?;
         let given = inputs.noise.as_ref().map(|noise| noise.rows(first, last, engine.device()));
         let mut observer = Forward { watch, first, batch: last - first, count: spec.count };
-        let mut x = walk(model, &plan, parts, given, &mut observer, &mut out.cost)?;
+        let mut x = {
+            // Held while the run walks, and not while pictures are encoded or decoded.
+            let seat = table.map(Table::seat);
+            let (through, names): (&dyn Denoiser, u64) = match &seat {
+                Some(seat) => (seat, seat.number() << 32),
+                None => (&denoiser, 0),
+            };
+            let mut parts =
+                parts_of(model, through, spec, process.as_ref(), cond.clone(), first, last)?;
+            parts.requests.iter_mut().for_each(|request| *request += names);
+            walk(model, &plan, parts, given, &mut observer, &mut out.cost)?
+        };
         if let Some(upscale) = spec.task.upscale {
             let mut passes = Vec::with_capacity(last - first);
             for row in 0..last - first {
@@ -254,10 +302,10 @@ fn check_noises(noises: Option<&Noises>, wanted: [usize; 4]) -> Result<()> {
 
 fn parts_of<'m>(
     model: &Model,
-    denoiser: &'m crate::denoiser::NetworkDenoiser,
+    denoiser: &'m dyn Denoiser,
     spec: &Spec,
     process: &'m dyn Process,
-    cond: crate::denoiser::Cond,
+    cond: Cond,
     first: usize,
     last: usize,
 ) -> Result<Parts<'m>> {

@@ -359,7 +359,88 @@ fn runs_share_calls_and_do_not_know() {
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     });
     assert_eq!(together, alone);
+    drop(table);
     assert_eq!(calls.calls.into_inner(), 7, "as many calls as the longest run has steps");
+}
+
+/// Runs of different sizes come and go as they like; a call has at most so many rows.
+#[test]
+fn runs_come_and_go_and_calls_stay_small() {
+    let net = Tiny::new(4);
+    let walk = |i: usize, model: &dyn Denoiser| {
+        let levels = uniform_lambda(&Cosine, 0.9, 0.1, 3 + i);
+        let mut parts = parts(model, &Cosine, levels, Plain { eta: 0.2 }, 1);
+        parts.noise = Box::new(tweedie::noise::Seeded::new(i as u64, 1));
+        parts.requests = vec![i as u64];
+        // Every other run brings no class, so that it cannot share a call with the others.
+        if i.is_multiple_of(2) {
+            parts.cond = Cond::of_class(vec![i as i64 % 3]);
+        }
+        let start = [0.3 * i as f64, 1.0, -0.5];
+        let (x, cost) =
+            Run::new(parts, state(&[start.to_vec()])).unwrap().finish(&mut Unwatched).unwrap();
+        (x.to_rows(), cost)
+    };
+    let alone: Vec<_> = (0..6).map(|i| walk(i, &net)).collect();
+    let table = Batched::with_rows(Counted { net: &net, calls: AtomicUsize::new(0) }, 2);
+    let together: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..6)
+            .map(|i| {
+                let table = &table;
+                scope.spawn(move || {
+                    std::thread::sleep(std::time::Duration::from_millis(2 * i as u64));
+                    walk(i, &table.seat())
+                })
+            })
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    assert_eq!(together, alone);
+    let rows: usize = (0..6).map(|i| 3 + i).sum();
+    let [calls, answered] = table.calls();
+    assert_eq!(answered, rows as u64);
+    assert!(calls >= rows as u64 / 2 && calls <= answered, "{calls} calls of {answered} rows");
+    assert_eq!(table.model().calls.load(Ordering::Relaxed) as u64, calls);
+}
+
+/// What goes wrong in one run's call is that run's alone.
+#[test]
+fn a_call_that_fails_or_panics_leaves_nobody_waiting() {
+    struct Fragile<'a>(&'a Tiny);
+
+    impl Denoiser for Fragile<'_> {
+        fn x0(&self, x: &State, at: &Levels, cond: &Cond, pass: &mut Pass) -> Result<State> {
+            for row in &pass.rows {
+                assert!(row.request != 1, "the second run's call panics");
+                if row.request == 2 {
+                    return Err(tweedie::Error::setting("x", "the third run's call fails"));
+                }
+            }
+            self.0.x0(x, at, cond, pass)
+        }
+    }
+
+    let net = Tiny::new(4);
+    let table = Batched::new(Fragile(&net));
+    let seats: Vec<_> = (0..4).map(|_| table.seat()).collect();
+    let ended: Vec<bool> = std::thread::scope(|scope| {
+        let threads: Vec<_> = seats
+            .into_iter()
+            .enumerate()
+            .map(|(i, seat)| {
+                scope.spawn(move || {
+                    let levels = uniform_lambda(&Cosine, 0.9, 0.1, 3);
+                    let mut parts = parts(&seat, &Cosine, levels, Plain { eta: 0.0 }, 1);
+                    parts.requests = vec![i as u64];
+                    parts.cond = Cond::of_class(vec![0]);
+                    let run = Run::new(parts, state(&[vec![1.0, 2.0, 3.0]])).unwrap();
+                    run.finish(&mut Unwatched).is_ok()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    assert_eq!(ended, [true, false, false, true]);
 }
 
 struct Counted<'a> {
