@@ -19,6 +19,7 @@ mod methods;
 mod output;
 mod parts;
 mod progress;
+mod serve;
 mod task;
 mod train;
 
@@ -38,6 +39,8 @@ struct Cli {
 enum Command {
     /// Make pictures.
     Generate(Box<generate::Args>),
+    /// Serve models to programs and to a browser.
+    Serve(Box<serve::Args>),
     /// Train a model from a configuration.
     Train(train::Args),
     /// Measure a model against real data.
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
     tweedie::engine::keep_freed_memory();
     let result = match Cli::parse().command {
         Command::Generate(args) => generate::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Methods(args) => methods::run(&args),
