@@ -77,7 +77,6 @@ def main():
         print("repeated from the gallery, the same file:", first[0] == first[1])
         assert first[0] == first[1]
 
-        page.click("#init-remove")
         page.fill("#steps", "100000")
         page.click("#generate")
         expect(page.locator("#error")).to_be_visible(timeout=10_000)

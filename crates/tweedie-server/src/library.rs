@@ -51,8 +51,6 @@ pub struct Opened {
     pub table: Table,
     /// What is known of it.
     pub facts: Facts,
-    /// Pictures that go through the network at once where a job has several.
-    pub batch: usize,
     /// Bytes of its weights.
     bytes: u64,
     prompts: Mutex<Vec<(String, Texts)>>,
@@ -261,14 +259,14 @@ impl Library {
             spec: model.spec(),
             hash,
         };
-        let batch = needs.batch();
-        let rows = 4 * batch;
+        // Rows of its natural size, those of guidance included.
+        let rows = 4 * needs.batch();
+        let room = rows * model.shape.iter().product::<usize>();
         Ok(Opened {
             name: name.to_owned(),
-            table: Table::with_rows(model.denoiser.clone(), rows),
+            table: Table::with_room(model.denoiser.clone(), room),
             model,
             facts,
-            batch,
             bytes: wanted,
             prompts: Mutex::default(),
         })

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tweedie::data::Images;
 use tweedie::data::picture::{self, Target};
-use tweedie::engine::{Engine, check, source};
+use tweedie::engine::{Engine, Needs, check, source};
 use tweedie::spec::{PartSpec, SourceFile, Spec, resolve_grid, resolve_sampler};
 use uuid::Uuid;
 
@@ -174,7 +174,10 @@ impl Service {
         let opened = self.library.open(&spec.model)?;
         check(&opened.model, spec)?;
         self.library.adapted(&opened, spec)?;
-        spec.batch = opened.batch.min(spec.count).max(1);
+        // The weights are there already; what this size takes beside them may be too much.
+        let needs = Needs { weights: 0, text: 0, ..Needs::of(opened.model.folder(), spec)? };
+        spec.batch = needs.batch().min(spec.count).max(1);
+        needs.check(spec.batch)?;
         Ok(())
     }
 

@@ -18,8 +18,8 @@ use crate::tap::{Only, SharedTap};
 /// A network whose calls are gathered over several runs.
 pub struct Batched<D> {
     model: D,
-    /// The most rows of a stacked call.
-    rows: usize,
+    /// The most numbers of state in a stacked call.
+    room: usize,
     gather: Mutex<Gather>,
     answered: Condvar,
 }
@@ -50,6 +50,11 @@ struct Call {
 }
 
 impl Call {
+    /// Numbers of its state, all rows together.
+    fn numbers(&self) -> usize {
+        self.x.segments().iter().map(|s| s.shape().iter().product::<usize>()).sum()
+    }
+
     /// Whether the two can be rows of one call, by the shapes of what they hold.
     fn goes_with(&self, other: &Self) -> bool {
         fn shapes(x: &State) -> Vec<(&str, &[usize])> {
@@ -79,15 +84,15 @@ impl Call {
 }
 
 impl<D: Denoiser> Batched<D> {
-    /// Gathers the calls to `model`, of any count of rows.
+    /// Gathers the calls to `model`, however large they become.
     pub fn new(model: D) -> Self {
-        Self::with_rows(model, usize::MAX)
+        Self::with_room(model, usize::MAX)
     }
 
-    /// Gathers the calls to `model`; no call has more rows than `rows`, unless a run asks for more
-    /// by itself.
-    pub fn with_rows(model: D, rows: usize) -> Self {
-        Self { model, rows, gather: Mutex::default(), answered: Condvar::new() }
+    /// Gathers the calls to `model`; the states of no call have more numbers together than `room`,
+    /// unless a run asks for more by itself. Activations grow with them.
+    pub fn with_room(model: D, room: usize) -> Self {
+        Self { model, room, gather: Mutex::default(), answered: Condvar::new() }
     }
 
     /// The network.
@@ -122,11 +127,12 @@ impl<D: Denoiser> Batched<D> {
         let mut groups: Vec<Vec<(u64, Box<Call>)>> = Vec::new();
         for (number, slot) in &mut gather.seats {
             let Slot::Asked(call) = std::mem::replace(slot, Slot::Away) else { continue };
-            let rows = |group: &[(u64, Box<Call>)]| -> usize {
-                group.iter().map(|(_, c)| c.x.batch()).sum()
+            let held = |group: &[(u64, Box<Call>)]| -> usize {
+                group.iter().map(|(_, c)| c.numbers()).sum()
             };
             let fits = |group: &&mut Vec<(u64, Box<Call>)>| {
-                rows(group) + call.x.batch() <= self.rows && group[0].1.goes_with(&call)
+                held(group).saturating_add(call.numbers()) <= self.room
+                    && group[0].1.goes_with(&call)
             };
             match groups.iter_mut().find(fits) {
                 Some(group) => group.push((*number, call)),

@@ -363,7 +363,7 @@ fn runs_share_calls_and_do_not_know() {
     assert_eq!(calls.calls.into_inner(), 7, "as many calls as the longest run has steps");
 }
 
-/// Runs of different sizes come and go as they like; a call has at most so many rows.
+/// Runs of different kinds come and go as they like; a call has room for two of their states.
 #[test]
 fn runs_come_and_go_and_calls_stay_small() {
     let net = Tiny::new(4);
@@ -382,7 +382,7 @@ fn runs_come_and_go_and_calls_stay_small() {
         (x.to_rows(), cost)
     };
     let alone: Vec<_> = (0..6).map(|i| walk(i, &net)).collect();
-    let table = Batched::with_rows(Counted { net: &net, calls: AtomicUsize::new(0) }, 2);
+    let table = Batched::with_room(Counted { net: &net, calls: AtomicUsize::new(0) }, 6);
     let together: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..6)
             .map(|i| {
