@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use tweedie::engine::{Engine, Model, Needs, Table, Texts, bytes, memory};
 use tweedie::hub::{Embedding, Lora, Parts};
-use tweedie::prompt::tags;
-use tweedie::spec::Spec;
+use tweedie::prompt::{Tag, tags};
+use tweedie::spec::{LoraUse, Spec};
 
 use crate::refusal::{Kind, Refusal};
 
@@ -316,13 +316,15 @@ impl Library {
         files(&folder.join("embeddings")).iter().filter_map(open).collect()
     }
 
-    /// The model with the LoRAs that the prompts name; `None` where they name none.
+    /// The model with the LoRAs that the prompts or the record name; `None` where they name none.
     ///
     /// # Errors
     ///
-    /// A name that no file goes by; a LoRA that does not fit.
+    /// A name that no file goes by; a LoRA that is not the recorded one, or does not fit.
     pub fn adapted(&self, opened: &Opened, spec: &Spec) -> Result<Option<Model>> {
-        let mut wanted = tags(&spec.prompt)?.1;
+        let recorded = spec.loras.iter().map(|l| Tag { name: l.name.clone(), weight: l.weight });
+        let mut wanted: Vec<Tag> = recorded.collect();
+        wanted.extend(tags(&spec.prompt)?.1);
         wanted.extend(tags(&spec.negative)?.1);
         if wanted.is_empty() {
             return Ok(None);
@@ -345,7 +347,13 @@ impl Library {
                 let error = tweedie::Error::unknown("lora", &tag.name, names);
                 return Err(Refusal { param: Some("prompt".into()), ..Refusal::from(error) });
             };
-            loras.push((Lora::open(&file)?, tag.weight));
+            let lora = Lora::open(&file)?;
+            let same = |l: &LoraUse| l.name != tag.name || l.hash == lora.hash();
+            if !spec.loras.iter().all(same) {
+                let why = format!("loras: `{}` here is not the recorded one", tag.name);
+                return Err(Refusal::field("loras", why));
+            }
+            loras.push((lora, tag.weight));
         }
         let weighed: Vec<(&Lora, f64)> = loras.iter().map(|(l, w)| (l, *w)).collect();
         Ok(Some(opened.model.with_loras(&weighed, false)?.0))

@@ -171,6 +171,14 @@ impl Service {
         spec.validate(&limits.of_spec(1))?;
         let facts = self.library.facts(&spec.model)?;
         spec.validate(&limits.of_spec(facts.multiple))?;
+        if let Some(odd) = spec.embeddings.iter().find(|e| !facts.spec.embeddings.contains(e)) {
+            let why = format!("embeddings: `{}` is not among those of this model here", odd.name);
+            return Err(Refusal::field("embeddings", why));
+        }
+        if spec.dtype.is_some() {
+            let why = "dtype: the server holds weights as their files do";
+            return Err(Refusal::field("dtype", why));
+        }
         let opened = self.library.open(&spec.model)?;
         check(&opened.model, spec)?;
         self.library.adapted(&opened, spec)?;

@@ -207,6 +207,20 @@ async fn jobs_at_the_same_time_draw_what_each_would_alone() {
         together += 1;
     }
     assert_eq!(together, 6);
+    // The record in a picture, sent as it is, draws the picture again.
+    let first = server
+        .get(&format!("/api/v1/jobs/{}/images/0.png", asked[0]["id"].as_str().unwrap()))
+        .await;
+    let texts = tweedie::media::decode_texts("png", &first.body).unwrap();
+    let record = texts.iter().find(|(k, _)| k == tweedie::media::RECORD).unwrap();
+    let record: Value = serde_json::from_str(&record.1).unwrap();
+    let answer = server.post("/api/v1/jobs", &json!({ "spec": record })).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text());
+    let again = server.ended(answer.json()["id"].as_str().unwrap()).await;
+    let again = server.get(again["images"][0]["url"].as_str().unwrap()).await;
+    assert!(again.body == first.body);
+    let id = answer.json()["id"].as_str().unwrap().to_owned();
+    server.post(&format!("/api/v1/jobs/{id}/delete"), &json!({})).await;
     // Calls were shared: fewer than the runs' own evaluations together.
     let shapes = server.service.library.open(SHAPES).unwrap();
     let [calls, rows] = shapes.table.calls();
@@ -282,6 +296,10 @@ async fn what_makes_no_sense_is_refused_with_the_field() {
         (json!({"strength": 0.5}), 400, "strength"),
         (json!({"model_hash": "0".repeat(64)}), 400, "model_hash"),
         (json!({"noise": {"name": "n", "hash": "0".repeat(64)}}), 400, "spec"),
+        (json!({"task": {"init": {"name": "n", "hash": "0".repeat(64)}}}), 400, "init"),
+        (json!({"loras": [{"name": "ink", "hash": "0".repeat(64), "weight": 1}]}), 400, "prompt"),
+        (json!({"embeddings": [{"name": "ink", "hash": "0".repeat(64)}]}), 400, "embeddings"),
+        (json!({"dtype": "f16"}), 400, "dtype"),
     ] {
         let answer = server.post("/api/v1/jobs", &job(change.clone())).await;
         let error = &answer.json()["error"];

@@ -12,6 +12,7 @@ use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tweedie::catalog::{Made, Seam};
+use tweedie::engine::source;
 use tweedie::spec::{PartSpec, Spec, resolve_grid, resolve_sampler};
 use tweedie::{grid, guide, process, sampler, tap};
 use utoipa::ToSchema;
@@ -119,6 +120,20 @@ impl Asked {
         };
         let pictures =
             Pictures { init: picture("init", &self.init)?, mask: picture("mask", &self.mask)? };
+        // A record names the pictures that were used by their hashes.
+        for (key, named, given) in
+            [("init", &spec.task.init, &pictures.init), ("mask", &spec.task.mask, &pictures.mask)]
+        {
+            let Some(named) = named else { continue };
+            let why = match given {
+                None => "it was used and is not given",
+                Some(bytes) if source("".as_ref(), bytes).hash != named.hash => {
+                    "it is not the one that was used"
+                }
+                Some(_) => continue,
+            };
+            return Err(Refusal::field(key, format!("{key}: {why}")));
+        }
         (spec.task.init, spec.task.mask) = (None, None);
         if pictures.mask.is_some() && pictures.init.is_none() {
             return Err(Refusal::field("mask", "mask: it needs a picture to start from, `init`"));
