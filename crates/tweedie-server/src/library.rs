@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use tweedie::engine::{Engine, Model, Needs, Table, Texts, bytes, memory};
+use tweedie::engine::{Engine, Model, Needs, Table, Texts, bytes, memory, table};
 use tweedie::hub::{Embedding, Lora, Parts};
 use tweedie::prompt::{Tag, tags};
 use tweedie::spec::{LoraUse, Spec};
@@ -264,7 +264,7 @@ impl Library {
         let room = rows * model.shape.iter().product::<usize>();
         Ok(Opened {
             name: name.to_owned(),
-            table: Table::with_room(model.denoiser.clone(), room),
+            table: table(&self.engine, &model, room).map_err(ours)?,
             model,
             facts,
             bytes: wanted,

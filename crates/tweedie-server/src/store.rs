@@ -15,7 +15,7 @@ type Result<T> = std::result::Result<T, Refusal>;
 
 /// How often a job is begun before it stands as failed: one that ends the process every time must
 /// not do so for ever.
-const ATTEMPTS: i64 = 3;
+const ATTEMPTS: i64 = 5;
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS jobs (
@@ -440,7 +440,7 @@ mod tests {
         );
         assert_eq!((&left[0].0.request, &left[0].1), (&asked, &with));
         let failed = store.find("three").unwrap().live;
-        assert!(failed.state == State::Failed && failed.error.unwrap().message.contains("3 times"));
+        assert!(failed.state == State::Failed && failed.error.unwrap().message.contains("5 times"));
         let one = store.find("one").unwrap();
         assert_eq!((one.live.state, one.given), (State::Done, [true, false]));
         let seeds: Vec<u64> = one.live.images.iter().map(|i| i.seed).collect();

@@ -3,18 +3,21 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
+use rayon::ThreadPool;
 
 use crate::data::Images;
-use crate::denoiser::{Batched, Cond, Cost, Denoiser, NetworkDenoiser};
+use crate::denoiser::{Batched, Cond, Cost, Denoiser, NetworkDenoiser, Pass};
 use crate::engine::Engine;
 use crate::engine::autoencode::{decoded, pixels};
 use crate::engine::cond::{Texts, classes_of, condition};
 use crate::engine::inputs::{Inputs, Noises};
+use crate::engine::machine;
 use crate::engine::open::Model;
 use crate::engine::sizes;
 use crate::engine::task::Plan;
 use crate::engine::watch::{Forward, Unwatching, Watch};
 use crate::error::{Error, Result};
+use crate::level::{Level, Levels};
 use crate::model::{Control, Controlled};
 use crate::noise::DrawnAs;
 use crate::process::Process;
@@ -57,7 +60,46 @@ pub fn generate(
 }
 
 /// A model's network, shared by the runs that go on at the same time.
-pub type Table = Batched<NetworkDenoiser>;
+pub type Table = Batched<Pooled>;
+
+/// A network that computes on threads of its own, whoever asks: what its calls need of memory is needed
+/// there once, and not by each of those who ask in turn.
+pub struct Pooled {
+    denoiser: NetworkDenoiser,
+    pool: ThreadPool,
+}
+
+impl Denoiser for Pooled {
+    fn x0(&self, x: &State, at: &Levels, cond: &Cond, pass: &mut Pass) -> Result<State> {
+        self.pool.install(|| self.denoiser.x0(x, at, cond, pass))
+    }
+
+    fn jump(
+        &self,
+        x: &State,
+        from: Level,
+        to: Level,
+        cond: &Cond,
+        pass: &mut Pass,
+    ) -> Result<Option<State>> {
+        self.pool.install(|| self.denoiser.jump(x, from, to, cond, pass))
+    }
+
+    fn is_told_guidance(&self) -> bool {
+        self.denoiser.is_told_guidance()
+    }
+}
+
+/// The table of a model; the states of no call have more numbers together than `room`, unless a run
+/// asks for more by itself.
+///
+/// # Errors
+///
+/// [`Error::Setting`] where the system starts no more threads.
+pub fn table(engine: &Engine, model: &Model, room: usize) -> Result<Table> {
+    let pool = machine::pool(engine.threads())?;
+    Ok(Batched::with_room(Pooled { denoiser: model.denoiser.clone(), pool }, room))
+}
 
 /// As [`generate`], its calls gathered with those of other runs of the same model that go through
 /// the same table at the same time; the pictures are the same. A run that changes the network (a

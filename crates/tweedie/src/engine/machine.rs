@@ -152,7 +152,7 @@ impl Engine {
     }
 }
 
-fn pool(threads: usize) -> Result<ThreadPool> {
+pub(super) fn pool(threads: usize) -> Result<ThreadPool> {
     ThreadPoolBuilder::new()
         .num_threads(threads)
         .thread_name(|i| format!("tweedie-{i}"))

@@ -27,7 +27,9 @@ pub use cond::Texts;
 pub use device::{DeviceInfo, KINDS, Memory, built_with, devices, memory, peak_memory};
 pub use evaluate::{GROUPS, Group, Measured, evaluate_captions, evaluate_classes};
 pub use forward::{COMPONENTS, Forwarded, LoadedComponent, forward};
-pub use generate::{Generated, Table, check, generate, generate_each, generate_through, preview};
+pub use generate::{
+    Generated, Pooled, Table, check, generate, generate_each, generate_through, preview, table,
+};
 pub use inputs::{Controlling, Inputs, Noises, read_picture, source};
 pub use lora::Applied;
 pub use machine::{Engine, instruction_set};
