@@ -369,9 +369,6 @@ fn solver_type(config: &SchedulerConfig) -> &'static str {
 fn multistep(config: &SchedulerConfig) -> Result<PartSpec> {
     let (space, stochastic) = algorithm(config);
     let order = config.solver_order;
-    if space == "noise" && stochastic && order == 3 {
-        return Err(refused(config, "`sde-dpmsolver` of order 3"));
-    }
     let part = match (space, order, stochastic) {
         ("data", 2, false) => PartSpec::named("dpmpp-2m"),
         ("data", 2, true) => PartSpec::named("dpmpp-2m-sde"),

@@ -179,23 +179,40 @@ impl DpmSolver {
     ///
     /// [`Error::Setting`] for an order that the papers do not have.
     pub fn new(settings: Settings) -> Result<Self> {
-        let most = if settings.stochastic && settings.space == Space::Noise { 2 } else { 3 };
-        if !(1..=most).contains(&settings.order) {
-            let why = format!("{}, wanted 1 to {most}", settings.order);
+        if !(1..=3).contains(&settings.order) {
+            let why = format!("{}, wanted 1 to 3", settings.order);
             return Err(Error::setting("dpm-solver:order", why));
         }
         Ok(Self { settings, past: Vec::new() })
     }
 
-    fn order(&self, step: &Step<'_>) -> usize {
-        let few = self.settings.lower_order_final && step.count < FEW;
-        let end = few || self.settings.euler_at_final || step.to.sigma == 0.0;
-        let most = match step.count - step.index {
+    /// The order of a step that has the estimates it needs.
+    fn order(&self, index: usize, count: usize, clean: bool) -> usize {
+        let few = self.settings.lower_order_final && count < FEW;
+        let end = few || self.settings.euler_at_final || clean;
+        let most = match count - index {
             1 if end => 1,
             2 if few => 2,
             _ => 3,
         };
         self.settings.order.min(most)
+    }
+
+    /// The SDE in the noise, which the papers solve to order 2 and only between ends that hold both
+    /// signal and noise. A run that would come to a step of order 3 is refused before it begins.
+    fn check_noise_sde(&self, step: &Step<'_>) -> Result<()> {
+        let method = "dpm-solver:space=noise,stochastic=true";
+        if step.h().is_infinite() {
+            let needs = "ends that hold both signal and noise, as the SDE in the noise does";
+            return Err(Error::unsupported(method, needs));
+        }
+        let mut later = (step.index + 2..step.count).map(|i| self.order(i, step.count, false));
+        if self.past.is_empty() && later.any(|order| order == 3) {
+            let needs = "order 1 or 2, or steps so few that none is of order 3 \
+                         (four with lower_order_final)";
+            return Err(Error::unsupported(method, needs));
+        }
+        Ok(())
     }
 }
 
@@ -244,13 +261,12 @@ impl Sampler for DpmSolver {
         noise: &mut dyn Noise,
     ) -> Result<State> {
         let (from, to, settings) = (step.from, step.to, &self.settings);
+        if settings.space == Space::Noise && settings.stochastic {
+            self.check_noise_sde(step)?;
+        }
         let x0 = eval.at(&x, from)?;
         let m = settings.space.of(&x, &x0, from);
-        if settings.space == Space::Noise && settings.stochastic && step.h().is_infinite() {
-            let needs = "ends that hold both signal and noise, as the SDE in the noise does";
-            return Err(Error::unsupported("dpm-solver:space=noise,stochastic=true", needs));
-        }
-        let order = self.order(step);
+        let order = self.order(step.index, step.count, to.sigma == 0.0);
         self.past.push((from, m.clone()));
         if self.past.len() > 3 {
             self.past.remove(0);
@@ -290,7 +306,7 @@ impl Sampler for DpmSolver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sampler::testing::step;
+    use crate::sampler::testing::{step, try_step};
 
     fn solver(order: usize, space: Space) -> DpmSolver {
         let settings = Settings { order, space, lower_order_final: false, ..Settings::default() };
@@ -323,7 +339,20 @@ mod tests {
         for order in [0, 4] {
             assert!(DpmSolver::new(Settings { order, ..Settings::default() }).is_err());
         }
+    }
+
+    #[test]
+    fn the_sde_in_the_noise_runs_until_a_step_of_order_three() {
         let third = Settings { space: Space::Noise, stochastic: true, ..Settings::default() };
-        assert!(DpmSolver::new(third).is_err());
+        let (s, t) = (Level::vp(0.6, -0.4), Level::vp(0.4, 0.7));
+        let first = |index: usize, count: usize| {
+            let mut solver = DpmSolver::new(third.clone()).unwrap();
+            try_step(&mut solver, (s, t), (index, count), (0.3, 0.9), 0.0)
+        };
+        assert!(first(0, 4).is_ok());
+        assert!(first(16, 20).is_err(), "two estimates before the last two steps");
+        assert!(first(18, 20).is_ok(), "starting late there are never three estimates");
+        let said = first(0, 5).unwrap_err().to_string();
+        assert!(said.contains("order 3"), "{said}");
     }
 }

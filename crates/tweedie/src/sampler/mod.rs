@@ -261,9 +261,20 @@ pub(crate) mod testing {
         (x, x0): (f64, f64),
         z: f64,
     ) -> f64 {
+        try_step(sampler, (from, to), (index, count), (x, x0), z).unwrap()
+    }
+
+    /// The same of a step that may be refused.
+    pub(crate) fn try_step(
+        sampler: &mut dyn Sampler,
+        (from, to): (Level, Level),
+        (index, count): (usize, usize),
+        (x, x0): (f64, f64),
+        z: f64,
+    ) -> Result<f64> {
         let step = Step { from, to, index, count, process: &VpLinear::default() };
         let mut noise = Recorded::new(vec![number(z)]);
-        let end = sampler.step(&mut Says(x0), number(x), &step, &mut noise).unwrap();
-        end.to_rows()[0][0]
+        let end = sampler.step(&mut Says(x0), number(x), &step, &mut noise)?;
+        Ok(end.to_rows()[0][0])
     }
 }
