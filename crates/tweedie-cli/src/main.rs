@@ -68,6 +68,7 @@ enum Command {
 
 fn main() -> ExitCode {
     tweedie::engine::keep_freed_memory();
+    tweedie::engine::InstructionSet::prefer_tiles();
     let result = match Cli::parse().command {
         Command::Generate(args) => generate::run(&args),
         Command::Serve(args) => serve::run(&args),

@@ -57,19 +57,19 @@ impl Shape {
 }
 
 /// How an image's planes lie.
-struct Planes {
+pub(crate) struct Planes {
     /// Residues of the rows and of the columns that the kernel touches.
-    residues: [usize; 2],
+    pub(crate) residues: [usize; 2],
     /// From row to row of a plane.
-    row: usize,
+    pub(crate) row: usize,
     /// Rows of a plane.
-    rows: usize,
+    pub(crate) rows: usize,
     /// The image is its own planes.
     direct: bool,
 }
 
 impl Planes {
-    fn new(s: &Shape) -> Self {
+    pub(crate) fn new(s: &Shape) -> Self {
         let residues = [s.stride[0].min(s.kh), s.stride[1].min(s.kw)];
         let rows = s.oh + (s.kh - 1) / s.stride[0];
         let wide = s.ow + (s.kw - 1) / s.stride[1];
@@ -85,12 +85,12 @@ impl Planes {
         Self { residues, row, rows, direct }
     }
 
-    fn plane(&self) -> usize {
+    pub(crate) fn plane(&self) -> usize {
         self.row * self.rows
     }
 
     /// Numbers of one sample. Behind it, a row's tail and a whole vector may be read.
-    fn sample(&self, s: &Shape) -> usize {
+    pub(crate) fn sample(&self, s: &Shape) -> usize {
         s.c * self.residues[0] * self.residues[1] * self.plane()
     }
 
@@ -100,7 +100,7 @@ impl Planes {
     }
 
     /// Offset of each (channel, kernel row, kernel column).
-    fn offsets(&self, s: &Shape) -> Vec<usize> {
+    pub(crate) fn offsets(&self, s: &Shape) -> Vec<usize> {
         let mut offsets = Vec::with_capacity(s.k());
         for c in 0..s.c {
             for i in 0..s.kh {

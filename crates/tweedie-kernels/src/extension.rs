@@ -28,7 +28,7 @@ pub(crate) enum Maybe<B: Backend> {
 }
 
 impl<B: Backend> Maybe<B> {
-    fn option(self) -> Option<FloatTensor<B>> {
+    pub(crate) fn option(self) -> Option<FloatTensor<B>> {
         match self {
             Self::Given(x) => Some(x),
             Self::Absent => None,
@@ -97,26 +97,26 @@ pub(crate) trait Kernels: Backend {
 }
 
 /// A tensor's numbers, one after the other; a copy where it is a strided view.
-struct Numbers(FlexTensor);
+pub(crate) struct Numbers(pub(crate) FlexTensor);
 
 impl Numbers {
-    fn new(x: FlexTensor) -> Self {
+    pub(crate) fn new(x: FlexTensor) -> Self {
         Self(if x.is_contiguous() { x } else { x.to_contiguous() })
     }
 
-    fn slice(&self) -> &[f32] {
+    pub(crate) fn slice(&self) -> &[f32] {
         let layout = self.0.layout();
         let start = layout.start_offset();
         &self.0.storage::<f32>()[start..start + layout.num_elements()]
     }
 }
 
-fn shape<const D: usize>(x: &FlexTensor) -> [usize; D] {
+pub(crate) fn shape<const D: usize>(x: &FlexTensor) -> [usize; D] {
     let shape = x.shape();
     std::array::from_fn(|i| shape[i])
 }
 
-fn tensor<const D: usize>(numbers: Vec<f32>, shape: [usize; D]) -> FlexTensor {
+pub(crate) fn tensor<const D: usize>(numbers: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(numbers, shape))
 }
 
@@ -138,13 +138,14 @@ fn in_place(x: FlexTensor, f: impl FnOnce(Ptr, Ptr)) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(unsafe { y.finish() }, shape))
 }
 
-fn conv_shape(
+/// The shape of a convolution with a kernel `[o, c, kh, kw]`.
+pub(crate) fn conv_shape(
     x: &FlexTensor,
-    w: &FlexTensor,
+    [o, _, kh, kw]: [usize; 4],
     stride: [usize; 2],
     padding: [usize; 4],
 ) -> conv::Shape {
-    let ([batch, c, h, width], [o, _, kh, kw]) = (shape(x), shape(w));
+    let [batch, c, h, width] = shape(x);
     let [top, bottom, left, right] = padding;
     conv::Shape {
         batch,
@@ -229,7 +230,7 @@ impl Kernels for Flex {
         stride: [usize; 2],
         padding: [usize; 4],
     ) -> FlexTensor {
-        let s = conv_shape(&x, &w, stride, padding);
+        let s = conv_shape(&x, shape(&w), stride, padding);
         let (x, w, bias) = (Numbers::new(x), Numbers::new(w), bias.option().map(Numbers::new));
         let y = conv::forward(&s, x.slice(), w.slice(), bias.as_ref().map(Numbers::slice));
         tensor(y, [s.batch, s.o, s.oh, s.ow])
@@ -332,7 +333,7 @@ impl<const N: usize> Backward<Flex, N> for Conv2d {
         let x: FlexTensor = saved.retrieve_node_output(ops.state.x);
         let w: FlexTensor = saved.retrieve_node_output(ops.state.w);
         let g = Numbers::new(grads.consume::<Flex>(&ops.node));
-        let s = conv_shape(&x, &w, ops.state.stride, ops.state.padding);
+        let s = conv_shape(&x, shape(&w), ops.state.stride, ops.state.padding);
         let (x, w) = (Numbers::new(x), Numbers::new(w));
         for (i, node) in ops.parents.iter().enumerate() {
             let Some(node) = node else { continue };

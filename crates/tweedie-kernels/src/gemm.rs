@@ -7,7 +7,7 @@
 //! split or joined along rows and columns at will.
 
 #[cfg(target_arch = "x86_64")]
-use crate::amx;
+use crate::amx::blocks;
 use crate::memory::{Ptr, Scratch, parallel};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::InstructionSet;
@@ -170,8 +170,8 @@ unsafe impl Columns for Packed {
 
     #[cfg(target_arch = "x86_64")]
     fn tiles(&self, column: usize, k0: usize, depth: usize) -> Option<*const f32> {
-        let block = column / amx::SIDE * amx::block_len(depth);
-        Some(self.panels.wrapping_add(amx::block_start(k0, self.n) + block))
+        let block = column / blocks::SIDE * blocks::block_len(depth);
+        Some(self.panels.wrapping_add(blocks::block_start(k0, self.n) + block))
     }
 }
 
@@ -179,14 +179,14 @@ unsafe impl Columns for Packed {
 pub(crate) fn packed_len(k: usize, n: usize) -> usize {
     let panels = k * n.next_multiple_of(MAX_PANEL);
     #[cfg(target_arch = "x86_64")]
-    let panels = panels.max(amx::packed_len(k, n));
+    let panels = panels.max(blocks::packed_len(k, n));
     panels
 }
 
 /// Whether products of `k` steps go through the tiles of AMX.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn tiled(k: usize) -> bool {
-    InstructionSet::current() == InstructionSet::Amx && amx::takes(k)
+    InstructionSet::current() == InstructionSet::Amx && blocks::takes(k)
 }
 
 /// There are no such tiles.
@@ -210,7 +210,7 @@ pub(crate) fn strip_width(k: usize) -> usize {
 pub(crate) fn block_depth(k: usize) -> usize {
     #[cfg(target_arch = "x86_64")]
     if tiled(k) {
-        return amx::DEPTH;
+        return blocks::DEPTH;
     }
     let _ = k;
     DEPTH
@@ -275,7 +275,7 @@ unsafe fn prepack_part<C: Columns>(
     unsafe {
         #[cfg(target_arch = "x86_64")]
         if tiled(k) {
-            return amx::prepack(k, n, part, b, panels);
+            return blocks::prepack(k, n, part, b, panels);
         }
         prepack_panels(k, n, part, b, panels);
     }
@@ -333,9 +333,9 @@ impl Rows {
     pub(crate) unsafe fn prepack(self, m: usize, k: usize, scratch: &mut Option<Scratch>) -> Self {
         #[cfg(target_arch = "x86_64")]
         if tiled(k) {
-            let to = scratch.insert(Scratch::new(amx::packed_len(k, m))).ptr();
+            let to = scratch.insert(Scratch::new(blocks::packed_len(k, m))).ptr();
             // SAFETY: the caller's rows, and room for their blocks.
-            unsafe { amx::prepack_rows(m, k, self, to) };
+            unsafe { blocks::prepack_rows(m, k, self, to) };
             return Self { a: to, row: m, step: 1, packed: true, far: false };
         }
         let _ = (m, k, scratch);
@@ -624,7 +624,7 @@ pub(crate) unsafe fn gemm<C: Columns>(
     unsafe {
         #[cfg(target_arch = "x86_64")]
         if tiled(k) {
-            return amx::gemm(m, n, k, a, b, c, c_row, add);
+            return blocks::gemm(m, n, k, a, b, c, c_row, add);
         }
         gemm_panels(m, n, k, a, b, c, c_row, add);
     }

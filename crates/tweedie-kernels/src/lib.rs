@@ -33,19 +33,28 @@ mod conv;
 mod dot;
 mod extension;
 mod gemm;
+
 mod linear;
 mod math;
 mod memory;
+mod narrow;
+#[cfg(not(target_arch = "x86_64"))]
+mod no_layer;
 mod norm;
 mod ops;
 mod optimiser;
+mod packed;
 mod resample;
 mod simd;
+#[cfg(test)]
+mod sweep;
 #[cfg(test)]
 mod testing;
 mod winograd;
 
 pub use allocator::keep_freed_memory;
+pub use narrow::Half;
+pub use packed::{PackedWeight, conv2d_packed, linear_packed};
 pub use simd::InstructionSet;
 
 pub use ops::{

@@ -6,9 +6,34 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 /// A cache line of sixteen numbers, so that vectors of it are aligned.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Line([f32; 16]);
+
+/// `len` lines of zeros, which large pieces of memory from the system are already.
+fn zeros(len: usize) -> Vec<Line> {
+    // SAFETY: zeros are numbers.
+    unsafe { Box::<[Line]>::new_zeroed_slice(len).assume_init() }.into_vec()
+}
+
+/// Asks the system for large pages where the lines are many: each page costs a fault when it is first
+/// written, and a place among the addresses that the processor remembers.
+fn prefer_large_pages(lines: &[Line]) {
+    #[cfg(target_os = "linux")]
+    {
+        const PAGE: usize = 4096;
+        let range = lines.as_ptr_range();
+        let (first, end) =
+            (range.start.addr().next_multiple_of(PAGE), range.end.addr() / PAGE * PAGE);
+        if end.saturating_sub(first) >= 4 << 20 {
+            let at = range.start.cast_mut().with_addr(first);
+            // SAFETY: whole pages of the lines; a hint, which changes no number.
+            unsafe { libc::madvise(at.cast(), end - first, libc::MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = lines;
+}
 
 /// How many pieces of scratch a thread keeps: more than any kernel holds at once.
 const KEPT: usize = 12;
@@ -30,7 +55,7 @@ impl Scratch {
             let best = fits.min_by_key(|&i| pool[i].len())?;
             Some(pool.swap_remove(best))
         });
-        Self(kept.unwrap_or_else(|| vec![Line([0.0; 16]); wanted]))
+        Self(kept.unwrap_or_else(|| zeros(wanted)))
     }
 
     pub(crate) fn ptr(&mut self) -> *mut f32 {
@@ -50,6 +75,31 @@ impl Drop for Scratch {
                 smallest.map(|i| pool.swap_remove(i));
             }
         });
+    }
+}
+
+/// Numbers that are kept, on a cache line's boundary.
+#[derive(Debug, Default)]
+pub(crate) struct Aligned(Vec<Line>);
+
+impl Aligned {
+    pub(crate) fn new(len: usize) -> Self {
+        let lines = zeros(len.div_ceil(16));
+        prefer_large_pages(&lines);
+        Self(lines)
+    }
+
+    pub(crate) fn ptr(&mut self) -> *mut f32 {
+        self.0.as_mut_ptr().cast()
+    }
+
+    /// The address of number `i`.
+    pub(crate) fn at(&self, i: usize) -> *const f32 {
+        self.0.as_ptr().cast::<f32>().wrapping_add(i)
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.len() * size_of::<Line>()
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{AllocationProperty, Bytes};
 use memmap2::Mmap;
@@ -59,6 +59,8 @@ impl MappedFile {
         // SAFETY: the map is read-only and private to this value; that nobody truncates the file
         // meanwhile is the documented condition of every mapping.
         let map = unsafe { Mmap::map(&file)? };
+        let range = map.as_ptr_range();
+        maps().push(range.start.addr()..range.end.addr());
         Ok(Self { map: Some(map) })
     }
 
@@ -124,6 +126,58 @@ impl MappedFile {
             })?;
         Ok(typed(bytes, count))
     }
+}
+
+/// Where files are mapped: first address and end.
+static MAPS: Mutex<Vec<Range<usize>>> = Mutex::new(Vec::new());
+
+fn maps() -> std::sync::MutexGuard<'static, Vec<Range<usize>>> {
+    MAPS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for MappedFile {
+    fn drop(&mut self) {
+        let range = self.bytes().as_ptr_range();
+        if !self.is_empty() {
+            maps().retain(|map| map.start != range.start.addr());
+        }
+    }
+}
+
+/// As [`release_bytes`].
+pub(crate) fn release_numbers(numbers: &[f32]) {
+    // SAFETY: the bytes of borrowed numbers.
+    release_bytes(unsafe {
+        std::slice::from_raw_parts(numbers.as_ptr().cast(), size_of_val(numbers))
+    });
+}
+
+/// As [`MappedFile::release`] for the pages that `bytes` fill, where they lie in a mapped file;
+/// otherwise nothing happens.
+pub(crate) fn release_bytes(bytes: &[u8]) {
+    #[cfg(unix)]
+    {
+        let range = bytes.as_ptr_range();
+        let (start, end) = (range.start.addr(), range.end.addr());
+        let maps = maps();
+        if !maps.iter().any(|map| map.start <= start && end <= map.end) {
+            return;
+        }
+        // SAFETY: asks for a number.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(0);
+        if !page.is_power_of_two() {
+            return;
+        }
+        let (first, end) = (start.next_multiple_of(page), end / page * page);
+        if first < end {
+            let at = range.start.wrapping_byte_add(first - start).cast_mut();
+            // SAFETY: whole pages inside a map that is read-only and backed by its file, and which
+            // the borrow keeps; a page that was given back is read from the file again.
+            unsafe { libc::madvise(at.cast(), end - first, libc::MADV_DONTNEED) };
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = bytes;
 }
 
 /// Some bytes of a map that others hold too.
@@ -221,6 +275,26 @@ mod tests {
         std::fs::remove_file(path).unwrap();
         let path = file("release-empty", &[]);
         MappedFile::open(&path).unwrap().release();
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn numbers_of_a_file_come_back_too() {
+        let numbers: Vec<f32> = (0..50_001).map(|i| i as f32).collect();
+        let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let path = file("numbers", &bytes);
+        let map = MappedFile::open(&path).unwrap();
+        let view = map.view::<f32>(0, numbers.len()).unwrap();
+        assert!(matches!(view, Cow::Borrowed(_)));
+        release_numbers(&view);
+        assert_eq!(*view, numbers);
+        // What lies in no file stays as well.
+        release_numbers(&numbers);
+        assert!(numbers.iter().enumerate().all(|(i, x)| *x == i as f32));
+        drop(view);
+        let start = map.bytes().as_ptr().addr();
+        assert!(maps().iter().any(|map| map.start == start));
+        drop(map);
         std::fs::remove_file(path).unwrap();
     }
 

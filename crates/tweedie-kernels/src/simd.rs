@@ -55,6 +55,16 @@ impl InstructionSet {
         }
     }
 
+    /// Lets matrix products go through AMX from now on, in the whole process, where the machine has it
+    /// and the variable `TWEEDIE_INSTRUCTION_SET` asks for nothing else.
+    ///
+    /// For programs; a library leaves the choice to its host.
+    pub fn prefer_tiles() {
+        if Self::asked().is_none() && Self::Amx.is_there() {
+            SET.store(Self::Amx as u8 + 1, Ordering::Relaxed);
+        }
+    }
+
     /// Whether this machine has it.
     pub(crate) fn is_there(self) -> bool {
         #[cfg(target_arch = "x86_64")]
@@ -295,6 +305,20 @@ mod x86 {
     #[derive(Clone, Copy)]
     #[repr(transparent)]
     pub(crate) struct Avx512(__m512);
+
+    impl Avx512 {
+        /// The vector of this register.
+        #[inline(always)]
+        pub(crate) fn from_register(x: __m512) -> Self {
+            Self(x)
+        }
+
+        /// Its register.
+        #[inline(always)]
+        pub(crate) fn register(self) -> __m512 {
+            self.0
+        }
+    }
 
     // SAFETY: AVX-512 F, DQ, the set that `dispatch` checks before it calls.
     unsafe impl Simd for Avx512 {

@@ -7,11 +7,12 @@
 //! [`Added`] beside them, so that copies of a network share their numbers and differ in adapters.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Bytes, DType, Device, Tensor, TensorData};
-use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
+pub use tweedie_kernels::Half;
+use tweedie_kernels::PackedWeight;
 
 use crate::error::{Error, Result};
 use crate::random::Key;
@@ -34,21 +35,19 @@ pub enum Initial {
     Normal(f64),
 }
 
-/// A 16-bit format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Half {
-    /// IEEE 754 binary16.
-    F16,
-    /// bfloat16.
-    Bf16,
-}
-
 /// What [`Weight::prepare`] makes of a network's weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Plan {
     /// Keep an f32 copy of 16-bit weights beside them: faster, three times the memory.
     pub expand: bool,
+    /// Pack the weights of layers when they are first used, where the kernels are faster so
+    /// ([`PackedWeight`]): in place of the pages of their file, or beside their numbers where these do
+    /// not lie in one.
+    pub pack: bool,
 }
+
+/// The packed form, made on first use; what it holds is none where the kernels have none.
+type Packing = Arc<OnceLock<Option<PackedWeight>>>;
 
 #[derive(Clone, Debug)]
 enum Stored {
@@ -68,6 +67,7 @@ pub struct Weight {
     device: Device,
     stored: Stored,
     prepared: Option<Tensor<1>>,
+    packing: Option<Packing>,
     added: Vec<Added>,
 }
 
@@ -81,6 +81,7 @@ impl Weight {
             device: device.clone(),
             stored: Stored::Unset,
             prepared: None,
+            packing: None,
             added: Vec::new(),
         }
     }
@@ -112,7 +113,10 @@ impl Weight {
             Stored::Plain(_) => 4 * self.count(),
             Stored::Bits(bits, _) => bits.len(),
         };
-        stored + self.prepared.as_ref().map_or(0, |_| 4 * self.count())
+        let packed = self.packing.as_deref().and_then(OnceLock::get);
+        stored
+            + self.prepared.as_ref().map_or(0, |_| 4 * self.count())
+            + packed.map_or(0, |packed| packed.as_ref().map_or(0, PackedWeight::bytes))
     }
 
     /// Whether it is stored in 16 bits.
@@ -138,6 +142,22 @@ impl Weight {
                 self.on_device(vec![fill; self.count()])
             }
         }
+    }
+
+    /// The packed form, without what adapters add, for a product with `beside`; made now if this is
+    /// its first use. None where the weight is not to be packed, the kernels have no such form, or
+    /// gradients flow.
+    pub(crate) fn packed<const D: usize>(&self, beside: &Tensor<D>) -> Option<&PackedWeight> {
+        if beside.is_autodiff() || beside.dtype() != DType::F32 {
+            return None;
+        }
+        let make = || match &self.stored {
+            Stored::Bits(bits, half) => {
+                PackedWeight::narrow(bits, *half, &self.shape, &self.device)
+            }
+            _ => PackedWeight::new(&self.base(), &self.shape),
+        };
+        self.packing.as_ref()?.get_or_init(make).as_ref()
     }
 
     /// The numbers in their shape, lifted to the autodiff side where `beside` is on it.
@@ -190,7 +210,7 @@ impl Weight {
         self.check(found)?;
         self.device = value.device();
         self.stored = Stored::Plain(value);
-        self.prepared = None;
+        self.unprepare();
         Ok(())
     }
 
@@ -228,7 +248,7 @@ impl Weight {
         match half {
             Some(half) => {
                 self.stored = Stored::Bits(Arc::new(bytes), half);
-                self.prepared = None;
+                self.unprepare();
                 Ok(())
             }
             None => {
@@ -241,7 +261,8 @@ impl Weight {
 
     /// Derives the form that computation is fast with.
     pub fn prepare(&mut self, plan: &Plan) {
-        self.prepared = None;
+        self.unprepare();
+        self.packing = plan.pack.then(Packing::default);
         if plan.expand
             && let Stored::Bits(..) = self.stored
         {
@@ -294,7 +315,11 @@ impl Weight {
     pub fn track(&mut self) {
         let value = self.base().without_autodiff().autodiff().require_grad();
         self.stored = Stored::Plain(value);
-        self.prepared = None;
+        self.unprepare();
+    }
+
+    fn unprepare(&mut self) {
+        (self.prepared, self.packing) = (None, None);
     }
 
     /// Whether it is on the autodiff side.
@@ -331,28 +356,13 @@ impl Weight {
 const INITIAL_STREAM: u64 = 0x1417;
 
 /// Numbers that are widened at once by one thread.
-const BLOCK: usize = 1 << 12;
+const BLOCK: usize = 1 << 14;
 
 /// 16-bit numbers, lowest byte first, in f32.
 fn expand(bytes: &[u8], half: Half) -> Vec<f32> {
-    let stored = bytes.as_chunks::<2>().0;
-    let mut wide = vec![0.0; stored.len()];
-    // The slice conversion uses the processor's instruction; that of single numbers asks for it each time.
-    wide.par_chunks_mut(BLOCK).zip(stored.par_chunks(BLOCK)).for_each(
-        |(wide, stored)| match half {
-            Half::F16 => {
-                let mut block = [half::f16::ZERO; BLOCK];
-                let block = &mut block[..stored.len()];
-                block.iter_mut().zip(stored).for_each(|(h, b)| *h = half::f16::from_le_bytes(*b));
-                block.convert_to_f32_slice(wide);
-            }
-            Half::Bf16 => {
-                for (w, b) in wide.iter_mut().zip(stored) {
-                    *w = half::bf16::from_le_bytes(*b).to_f32();
-                }
-            }
-        },
-    );
+    let mut wide = vec![0.0; bytes.len() / 2];
+    let blocks = wide.par_chunks_mut(BLOCK).zip(bytes.par_chunks(2 * BLOCK));
+    blocks.for_each(|(wide, bytes)| half.widen(bytes, wide));
     wide
 }
 
@@ -638,12 +648,12 @@ mod tests {
             [1.5_f32, -2.0].iter().map(|&v| half::f16::from_f32(v).to_bits()).collect();
         weight.set_bits(bits, Half::F16).unwrap();
         let plain = weight.bytes();
-        weight.prepare(&Plan { expand: true });
+        weight.prepare(&Plan { expand: true, ..Plan::default() });
         assert!(weight.bytes() > plain);
         assert_eq!(weight.to_vec(), [1.5, -2.0]);
         weight.prepare(&Plan::default());
         assert_eq!((weight.bytes(), weight.to_vec()), (plain, vec![1.5, -2.0]));
-        weight.prepare(&Plan { expand: true });
+        weight.prepare(&Plan { expand: true, ..Plan::default() });
         weight.set_vec(vec![3.0, 4.0]).unwrap();
         assert_eq!(weight.to_vec(), [3.0, 4.0]);
         assert_eq!(

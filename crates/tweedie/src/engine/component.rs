@@ -146,6 +146,6 @@ fn loaded<T: Parameters>(mut network: T, component: &Component) -> Result<T> {
     let mut narrow = 0;
     network
         .each("", &mut |_, weight| narrow += if weight.is_narrow() { weight.bytes() } else { 0 });
-    weight::prepare(&mut network, &Plan { expand: narrow <= EXPANDED });
+    weight::prepare(&mut network, &Plan { expand: narrow <= EXPANDED, pack: true });
     Ok(network)
 }

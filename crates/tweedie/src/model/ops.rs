@@ -40,11 +40,18 @@ pub fn halve(x: Tensor<4>) -> Tensor<4> {
 ///
 /// What adapters add to `w` is a path of its own, `scale (x down^T) up^T`: no copy of `w` is made.
 pub fn linear(x: Tensor<3>, w: &Weight, b: Option<&Weight>) -> Tensor<3> {
-    let (base, bias) = (w.base_tensor(&x), b.map(|b| b.tensor(&x)));
+    let bias = b.map(|b| b.tensor(&x));
+    let base = |x: Tensor<3>| match w.packed(&x) {
+        Some(packed) => kernels::linear_packed(x, packed, bias),
+        None => {
+            let w = w.base_tensor(&x);
+            kernels::linear(x, w, bias)
+        }
+    };
     if w.added().is_empty() {
-        return kernels::linear(x, base, bias);
+        return base(x);
     }
-    let y = kernels::linear(x.clone(), base, bias);
+    let y = base(x.clone());
     w.added().iter().fold(y, |y, added| {
         let (down, _, up) = added.factors.factors();
         let inner = kernels::linear(x.clone(), down.tensor(&x), None);
@@ -62,11 +69,20 @@ pub fn conv2d(
     stride: usize,
     padding: [usize; 4],
 ) -> Tensor<4> {
-    let (base, bias) = (w.base_tensor(&x), b.map(|b| b.tensor(&x)));
+    let bias = b.map(|b| b.tensor(&x));
+    let base = |x: Tensor<4>| match (w.packed(&x), w.shape()) {
+        (Some(packed), &[_, _, height, width]) => {
+            kernels::conv2d_packed(x, packed, [height, width], bias, [stride; 2], padding)
+        }
+        _ => {
+            let w = w.base_tensor(&x);
+            kernels::conv2d(x, w, bias, [stride; 2], padding)
+        }
+    };
     if w.added().is_empty() {
-        return kernels::conv2d(x, base, bias, [stride; 2], padding);
+        return base(x);
     }
-    let y = kernels::conv2d(x.clone(), base, bias, [stride; 2], padding);
+    let y = base(x.clone());
     w.added().iter().fold(y, |y, added| {
         let (down, mid, up) = added.factors.factors();
         // A factor that is a matrix is a convolution of one pixel.

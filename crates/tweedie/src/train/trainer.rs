@@ -183,7 +183,7 @@ impl Trainer {
             let waited = output.checkpoint_seconds > 0
                 && saved.elapsed().as_secs() >= output.checkpoint_seconds;
             if due(step, output.checkpoint) || waited || last || stop {
-                self.position.seconds += since.unsaved();
+                self.position.seconds += since.uncounted();
                 self.save()?;
                 watch.wrote(&self.folder.join(CHECKPOINT));
                 saved = Instant::now();
@@ -288,8 +288,8 @@ impl Trainer {
         report: &StepReport,
         measures: Vec<(String, f64)>,
     ) -> Line {
+        self.position.seconds += since.uncounted();
         let (loss, gradient, seconds, steps) = since.take();
-        self.position.seconds += seconds;
         Line {
             step: self.position.step,
             steps: self.config.steps,
@@ -310,6 +310,8 @@ fn due(step: u64, every: u64) -> bool {
 /// What happened since the last line of the log.
 struct Since {
     start: Instant,
+    /// Seconds of it that the run's total has already.
+    counted: f64,
     loss: f64,
     gradient: f64,
     steps: u64,
@@ -317,7 +319,7 @@ struct Since {
 
 impl Since {
     fn now() -> Self {
-        Self { start: Instant::now(), loss: 0.0, gradient: 0.0, steps: 0 }
+        Self { start: Instant::now(), counted: 0.0, loss: 0.0, gradient: 0.0, steps: 0 }
     }
 
     fn add(&mut self, report: &StepReport) {
@@ -335,10 +337,11 @@ impl Since {
         taken
     }
 
-    /// Seconds that no line has counted yet; they are counted now.
-    fn unsaved(&mut self) -> f64 {
+    /// Seconds that the run's total does not have yet; it has them now.
+    fn uncounted(&mut self) -> f64 {
         let seconds = self.start.elapsed().as_secs_f64();
-        self.start = Instant::now();
-        seconds
+        let new = seconds - self.counted;
+        self.counted = seconds;
+        new
     }
 }

@@ -142,7 +142,7 @@ mod tests {
             .collect();
         assert_eq!(w.to_vec(), wanted);
         // The prepared form is that of the stored numbers; the update stays beside it.
-        w.prepare(&Plan { expand: true });
+        w.prepare(&Plan { expand: true, ..Plan::default() });
         assert_eq!(w.to_vec(), wanted);
         w.remove_added();
         assert_eq!(w.to_vec(), plain);

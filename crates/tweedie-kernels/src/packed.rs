@@ -1,0 +1,308 @@
+//! Weights laid out once for the products that they are multiplied in.
+
+use std::sync::{Arc, OnceLock};
+
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{
+    Autodiff, AutodiffBackend, Backend, Dispatch, DispatchDevice, backend_extension,
+};
+use burn::tensor::{DType, Device, Tensor};
+use burn_flex::{Flex, FlexTensor};
+
+#[cfg(target_arch = "x86_64")]
+use crate::amx::layer;
+#[cfg(target_arch = "x86_64")]
+use crate::amx::layer::Layer;
+use crate::extension::{Kernels, Maybe, Numbers, conv_shape, shape, tensor};
+#[cfg(not(target_arch = "x86_64"))]
+use crate::no_layer as layer;
+#[cfg(not(target_arch = "x86_64"))]
+use crate::no_layer::Layer;
+use crate::{Half, conv, mmap};
+
+/// Elements of a kernel times channels, below which most of a tile would be zeros.
+const LEAST: usize = 27;
+
+/// A weight of a linear layer or of a convolution in the form that products on this machine are
+/// fastest with; its numbers keep 17 bits.
+///
+/// It takes as much memory as the numbers in f32.
+#[derive(Clone, Debug)]
+pub struct PackedWeight(Arc<Layer>);
+
+impl PackedWeight {
+    /// Packs the numbers `w` of a weight of the shape `[out, in]` or `[out, in, kh, kw]`. Where they
+    /// lie in a [mapped file](mmap::MappedFile), its pages go back to the system.
+    ///
+    /// `None` where nothing would be gained: on another instruction set than AMX
+    /// ([`crate::InstructionSet`]), on another device, of another type than f32, tracked by autodiff,
+    /// of another shape or of very few inputs.
+    pub fn new(w: &Tensor<1>, shape: &[usize]) -> Option<Self> {
+        let sizes = sizes(shape)?;
+        let count: usize = sizes.iter().product();
+        let plain = !w.is_autodiff() && w.dtype() == DType::F32 && w.dims() == [count];
+        if !plain || !on_processor(&w.device()) {
+            return None;
+        }
+        let slot = Arc::new(OnceLock::new());
+        Dispatch::kernel_pack(w.clone().into_dispatch(), sizes, Arc::clone(&slot));
+        Arc::into_inner(slot)?.into_inner().map(|layer| Self(Arc::new(layer)))
+    }
+
+    /// As [`PackedWeight::new`] from 16-bit numbers, lowest byte first, for use on `device`: kept
+    /// exactly, in as many bits.
+    pub fn narrow(bytes: &[u8], half: Half, shape: &[usize], device: &Device) -> Option<Self> {
+        let sizes = sizes(shape)?;
+        if bytes.len() != 2 * sizes.iter().product::<usize>() || !on_processor(device) {
+            return None;
+        }
+        let layer = Layer::narrow(sizes, bytes, half)?;
+        mmap::release_bytes(bytes);
+        Some(Self(Arc::new(layer)))
+    }
+
+    /// Bytes of memory that it holds.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+}
+
+/// Outputs, channels and elements of the kernel of a weight of this shape, if it is to be packed on this
+/// machine.
+fn sizes(shape: &[usize]) -> Option<[usize; 3]> {
+    let (outputs, channels) = (*shape.first()?, *shape.get(1)?);
+    let taps = shape[2..].iter().product::<usize>();
+    let fits = matches!(shape.len(), 2 | 4) && channels * taps >= LEAST && outputs > 0;
+    outputs.checked_mul(channels)?.checked_mul(taps)?.checked_mul(8)?;
+    let tiles = crate::InstructionSet::current() == crate::InstructionSet::Amx;
+    (fits && tiles).then_some([outputs, channels, taps])
+}
+
+fn on_processor(device: &Device) -> bool {
+    matches!(device.clone().inner().as_dispatch(), DispatchDevice::Flex(_))
+}
+
+/// As [`crate::linear`] with a weight that is packed.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub fn linear_packed(x: Tensor<3>, w: &PackedWeight, bias: Option<Tensor<1>>) -> Tensor<3> {
+    let [outputs, channels, taps] = w.0.sizes();
+    assert!(taps == 1 && x.dims()[2] == channels, "linear_packed: the shapes do not fit");
+    if let Some(bias) = &bias {
+        assert!(bias.dims() == [outputs], "linear_packed: a bias of {:?}", bias.dims());
+    }
+    let bias = bias.map(Tensor::into_dispatch).into();
+    Tensor::from_dispatch(Dispatch::kernel_linear_packed(x.into_dispatch(), w.0.clone(), bias))
+}
+
+/// As [`crate::conv2d`] with a kernel of `size` that is packed.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub fn conv2d_packed(
+    x: Tensor<4>,
+    w: &PackedWeight,
+    size: [usize; 2],
+    bias: Option<Tensor<1>>,
+    stride: [usize; 2],
+    padding: [usize; 4],
+) -> Tensor<4> {
+    let ([outputs, channels, taps], [_, c, h, width]) = (w.0.sizes(), x.dims());
+    let ([top, bottom, left, right], [kh, kw]) = (padding, size);
+    assert!(taps == kh * kw && c == channels, "conv2d_packed: the shapes do not fit");
+    assert!(stride[0] > 0 && stride[1] > 0, "conv2d_packed: a stride is zero");
+    assert!(
+        h + top + bottom >= kh && width + left + right >= kw,
+        "conv2d_packed: a kernel of {kh}x{kw} on {h}x{width} with padding {padding:?}"
+    );
+    if let Some(bias) = &bias {
+        assert!(bias.dims() == [outputs], "conv2d_packed: a bias of {:?}", bias.dims());
+    }
+    let bias = bias.map(Tensor::into_dispatch).into();
+    let x = x.into_dispatch();
+    let layer = w.0.clone();
+    Tensor::from_dispatch(Dispatch::kernel_conv2d_packed(x, layer, size, bias, stride, padding))
+}
+
+/// The kernels over packed weights; see the functions above for shapes.
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait PackedKernels: Backend {
+    /// Packs `w` into `slot`; gives `w` back.
+    fn kernel_pack(
+        w: FloatTensor<Self>,
+        sizes: [usize; 3],
+        slot: Arc<OnceLock<Layer>>,
+    ) -> FloatTensor<Self>;
+
+    fn kernel_linear_packed(
+        x: FloatTensor<Self>,
+        layer: Arc<Layer>,
+        #[extension_type] bias: Maybe<Self>,
+    ) -> FloatTensor<Self>;
+
+    fn kernel_conv2d_packed(
+        x: FloatTensor<Self>,
+        layer: Arc<Layer>,
+        size: [usize; 2],
+        #[extension_type] bias: Maybe<Self>,
+        stride: [usize; 2],
+        padding: [usize; 4],
+    ) -> FloatTensor<Self>;
+}
+
+impl PackedKernels for Flex {
+    fn kernel_pack(w: FlexTensor, sizes: [usize; 3], slot: Arc<OnceLock<Layer>>) -> FlexTensor {
+        let numbers = Numbers::new(w);
+        if let Some(layer) = Layer::new(sizes, numbers.slice()) {
+            mmap::release_numbers(numbers.slice());
+            let _ = slot.set(layer);
+        }
+        numbers.0
+    }
+
+    fn kernel_linear_packed(x: FlexTensor, layer: Arc<Layer>, bias: Maybe<Self>) -> FlexTensor {
+        let ([b, t, _], [o, ..]) = (shape(&x), layer.sizes());
+        let (x, bias) = (Numbers::new(x), bias.option().map(Numbers::new));
+        let bias = bias.as_ref().map(Numbers::slice);
+        tensor(layer::rows(&layer, b * t, x.slice(), bias), [b, t, o])
+    }
+
+    fn kernel_conv2d_packed(
+        x: FlexTensor,
+        layer: Arc<Layer>,
+        [kh, kw]: [usize; 2],
+        bias: Maybe<Self>,
+        stride: [usize; 2],
+        padding: [usize; 4],
+    ) -> FlexTensor {
+        let [o, c, _] = layer.sizes();
+        let s = conv_shape(&x, [o, c, kh, kw], stride, padding);
+        let (x, bias) = (Numbers::new(x), bias.option().map(Numbers::new));
+        let bias = bias.as_ref().map(Numbers::slice);
+        let one = conv::Shape { batch: 1, ..s };
+        let y = layer::image(&layer, &s, x.slice(), bias).unwrap_or_else(|| {
+            // Sample by sample, so that no sample's numbers hang on another's.
+            let w = layer.unpack();
+            let each = x.slice().chunks_exact((c * s.h * s.w).max(1));
+            let exact = |x: &[f32]| conv::forward(&one, x, &w, bias);
+            each.flat_map(|x| layer::image(&layer, &one, x, bias).unwrap_or_else(|| exact(x)))
+                .collect()
+        });
+        tensor(y, [s.batch, s.o, s.oh, s.ow])
+    }
+}
+
+/// A gradient by `x` asks for the weight itself, which is unpacked: networks whose inputs are tracked
+/// use the stored form instead.
+impl<C: CheckpointStrategy> PackedKernels for Autodiff<Flex, C> {
+    fn kernel_pack(
+        w: FloatTensor<Self>,
+        _sizes: [usize; 3],
+        _slot: Arc<OnceLock<Layer>>,
+    ) -> FloatTensor<Self> {
+        w
+    }
+
+    fn kernel_linear_packed(
+        x: FloatTensor<Self>,
+        layer: Arc<Layer>,
+        bias: Maybe<Self>,
+    ) -> FloatTensor<Self> {
+        let [o, c, _] = layer.sizes();
+        let w = Self::from_inner(tensor(layer.unpack(), [o, c]));
+        Self::kernel_linear(x, w, bias)
+    }
+
+    fn kernel_conv2d_packed(
+        x: FloatTensor<Self>,
+        layer: Arc<Layer>,
+        [kh, kw]: [usize; 2],
+        bias: Maybe<Self>,
+        stride: [usize; 2],
+        padding: [usize; 4],
+    ) -> FloatTensor<Self> {
+        let [o, c, _] = layer.sizes();
+        let w = Self::from_inner(tensor(layer.unpack(), [o, c, kh, kw]));
+        Self::kernel_conv2d(x, w, bias, stride, padding)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::InstructionSet;
+    use crate::testing::{numbers, with_each_set};
+    use burn::tensor::TensorData;
+
+    fn tensor<const D: usize>(numbers: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
+        Tensor::from_data(TensorData::new(numbers, shape), &Device::flex())
+    }
+
+    fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+        x.into_data_as::<f32>().iter::<f32>().collect()
+    }
+
+    fn close(found: &[f32], wanted: &[f32], within: f32) {
+        let most = wanted.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+        for (found, wanted) in found.iter().zip(wanted) {
+            assert!((found - wanted).abs() <= within * most, "{found} {wanted}");
+        }
+    }
+
+    /// What is packed gives what the weight itself gives, and gradients; only where there are tiles.
+    #[test]
+    fn packed_weights_give_what_weights_give() {
+        with_each_set(|set| {
+            let (w, b) = (numbers(40 * 35 * 9, 1), numbers(40, 2));
+            let weight = tensor(w, [40 * 35 * 9]);
+            let kernel = PackedWeight::new(&weight, &[40, 35, 3, 3]);
+            let matrix = PackedWeight::new(&weight, &[40, 35 * 9]);
+            assert_eq!(kernel.is_some(), set == InstructionSet::Amx);
+            let (Some(kernel), Some(matrix)) = (kernel, matrix) else { return };
+            assert!(PackedWeight::new(&weight, &[40, 35, 9]).is_none());
+            assert!(PackedWeight::new(&weight, &[40, 35]).is_none());
+            assert!(PackedWeight::new(&weight.clone().autodiff(), &[40, 315]).is_none());
+            assert!(kernel.bytes() >= 4 * 40 * 35 * 9);
+
+            let (bias, stride, padding) = (Some(tensor(b, [40])), [1, 1], [1, 1, 1, 1]);
+            let mut x = numbers(2 * 35 * 30, 3);
+            let image = tensor(x.clone(), [2, 35, 6, 5]);
+            let wide = weight.clone().reshape([40, 35, 3, 3]);
+            let wanted = crate::conv2d(image.clone(), wide.clone(), bias.clone(), stride, padding);
+            let found =
+                conv2d_packed(image.clone(), &kernel, [3, 3], bias.clone(), stride, padding);
+            close(&values(found.clone()), &values(wanted), 1e-4);
+            // A sample of tiny numbers is computed as well, and leaves the other one as it was.
+            x[35 * 30..].iter_mut().for_each(|x| *x *= 1e-30);
+            let mixed = tensor(x.clone(), [2, 35, 6, 5]);
+            let tiny = tensor(x[35 * 30..].to_vec(), [1, 35, 6, 5]);
+            let both = values(conv2d_packed(mixed, &kernel, [3, 3], None, stride, padding));
+            let plain = conv2d_packed(image.clone(), &kernel, [3, 3], None, stride, padding);
+            assert_eq!(both[..40 * 30], values(plain)[..40 * 30]);
+            let exact = crate::conv2d(tiny, wide.clone(), None, stride, padding);
+            close(&both[40 * 30..], &values(exact), 1e-4);
+
+            let rows = tensor(numbers(2 * 7 * 315, 4), [2, 7, 315]);
+            let flat = weight.clone().reshape([40, 315]);
+            let wanted = crate::linear(rows.clone(), flat.clone(), bias.clone());
+            close(
+                &values(linear_packed(rows.clone(), &matrix, bias.clone())),
+                &values(wanted),
+                1e-4,
+            );
+
+            let gradient = |f: &dyn Fn(Tensor<3>) -> Tensor<3>| {
+                let x = rows.clone().autodiff().require_grad();
+                let y = f(x.clone());
+                let grads = (y.clone() * y).sum().backward();
+                values(x.grad(&grads).unwrap())
+            };
+            let lifted = bias.map(Tensor::autodiff);
+            let found = gradient(&|x| linear_packed(x, &matrix, lifted.clone()));
+            let wanted = gradient(&|x| crate::linear(x, flat.clone().autodiff(), lifted.clone()));
+            close(&found, &wanted, 1e-4);
+        });
+    }
+}
