@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// What of it to repaint: white is repainted, black stays.
     #[arg(long, value_name = "IMG")]
     mask: Option<PathBuf>,
+    /// Put what the mask keeps back into the result pixel by pixel; softly where it is grey.
+    #[arg(long)]
+    keep: bool,
     /// Pixels to paint beyond its borders (outpainting).
     #[arg(long, value_delimiter = ',', value_name = "L,T,R,B")]
     extend: Vec<usize>,
@@ -131,6 +134,7 @@ impl Args {
         let strength = self.upscale_strength.unwrap_or(UPSCALE_STRENGTH);
         spec.task = Task {
             extend,
+            keep: self.keep,
             strength: self.strength,
             image_guidance: self.image_guidance,
             upscale: self.upscale.map(|factor| Upscale { factor, strength }),

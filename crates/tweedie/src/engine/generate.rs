@@ -11,6 +11,7 @@ use crate::engine::Engine;
 use crate::engine::autoencode::{decoded, pixels};
 use crate::engine::cond::{Texts, classes_of, condition};
 use crate::engine::inputs::{Inputs, Noises};
+use crate::engine::keep::put_back;
 use crate::engine::machine;
 use crate::engine::open::Model;
 use crate::engine::sizes;
@@ -236,7 +237,9 @@ fn inside(
         }
         out.add(model, spec, x, watch)?;
     }
-    out.finish(spec, classes)
+    let mut generated = out.finish(spec, classes)?;
+    put_back(spec, inputs, &mut generated.images)?;
+    Ok(generated)
 }
 
 /// The stream of a second pass.

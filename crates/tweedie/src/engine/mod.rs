@@ -12,6 +12,7 @@ mod evaluate;
 mod forward;
 mod generate;
 mod inputs;
+mod keep;
 mod lora;
 mod machine;
 mod memory;

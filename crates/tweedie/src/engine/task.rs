@@ -223,7 +223,11 @@ impl Picture {
 }
 
 /// The mask on the larger canvas: what is beyond the picture is painted.
-fn canvas(mask: Option<&Images>, [height, width]: [usize; 2], sides: [usize; 4]) -> Result<Images> {
+pub(super) fn canvas(
+    mask: Option<&Images>,
+    [height, width]: [usize; 2],
+    sides: [usize; 4],
+) -> Result<Images> {
     let inner = match mask {
         Some(mask) => media::resized(&media::with_channels(mask, 1)?, height, width)?,
         None => Images::new([1, 1, height, width], vec![0; height * width])?,

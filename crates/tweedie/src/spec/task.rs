@@ -17,6 +17,10 @@ pub struct Task {
     /// What of it to repaint: white is repainted, black stays, from the middle of the grey scale on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mask: Option<SourceFile>,
+    /// Whether what the mask keeps is put back into the result pixel by pixel, and softly where the mask
+    /// is grey: an autoencoder changes every pixel a little. The default is no, as in diffusers.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub keep: bool,
     /// Pixels to paint beyond its borders: left, top, right, bottom.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extend: Option<[usize; 4]>,
@@ -101,6 +105,10 @@ impl Task {
                     return Err(Error::setting(key, "it needs a picture to start from, `init`"));
                 }
             }
+        }
+        if self.keep && (!self.repaints() || self.upscale.is_some()) {
+            let why = "it puts back what a mask or an extension keeps, at the picture's own size";
+            return Err(Error::setting("keep", why));
         }
         let share = |key: &str, value: f64| match value {
             v if (0.0..=1.0).contains(&v) => Ok(()),
@@ -199,6 +207,11 @@ mod tests {
             ("`upscale strength`", |t| t.upscale = Some(Upscale { factor: 2.0, strength: 3.0 })),
             ("`mask`: `../m` is a path", |t| t.mask = Some(file("../m"))),
             ("`init`", |t| t.init.as_mut().unwrap().hash = "x".into()),
+            ("`keep`: it puts back", |t| t.keep = true),
+            ("`keep`: it puts back", |t| {
+                (t.mask, t.keep) = (Some(file("m.png")), true);
+                t.upscale = Some(Upscale { factor: 2.0, strength: 0.5 });
+            }),
             ("`mask`: it needs", |t| (t.init, t.mask) = (None, Some(file("m.png")))),
         ] {
             let found = with(change);

@@ -21,6 +21,10 @@ use crate::service::named;
 const STEPS: usize = 50;
 const SIDE: usize = 512;
 const CFG: f64 = 7.0;
+const MASK_BLUR: f32 = 4.0;
+
+/// The strongest blur of a mask, in pixels.
+const MOST_BLUR: f32 = 64.0;
 
 /// A field's value; `null` and an absent field are the same.
 fn value<T: DeserializeOwned>(asked: &Map<String, Value>, key: &str) -> Result<Option<T>> {
@@ -142,6 +146,8 @@ pub(super) fn request(
     if starts {
         spec.task.strength = Some(strength.unwrap_or(0.75));
         pictures = given(service, asked)?;
+        // As that server does.
+        spec.task.keep = pictures.mask.is_some();
     }
     Ok((Request { spec, preview: true, door: Door::A1111, ..Request::default() }, pictures))
 }
@@ -186,17 +192,45 @@ fn given(service: &Shared, asked: &Map<String, Value>) -> Result<Pictures> {
         Some(text) => {
             let bytes = of_base64("mask", &text)?;
             service.decoded("mask", &bytes)?;
-            Some(if invert { inverted(&bytes)? } else { bytes })
+            Some(softened(&bytes, invert, mask_blur(asked)?)?)
         }
     };
     Ok(Pictures { init: Some(of_base64("init_images", init)?), mask })
 }
 
-/// The negative of a mask whose size has been checked.
-fn inverted(bytes: &[u8]) -> Result<Arc<[u8]>> {
+/// The deviation, in pixels, that a mask is blurred by.
+fn mask_blur(asked: &Map<String, Value>) -> Result<f32> {
+    let of = |key: &str| match value::<f32>(asked, key)? {
+        Some(blur) if !(0.0..=MOST_BLUR).contains(&blur) => {
+            let why = format!("{key}: {blur}, wanted 0 to {MOST_BLUR}");
+            Err(Refusal::field(key, why))
+        }
+        blur => Ok(blur),
+    };
+    if let Some(blur) = of("mask_blur")? {
+        return Ok(blur);
+    }
+    let [x, y] = [of("mask_blur_x")?, of("mask_blur_y")?].map(|blur| blur.unwrap_or(MASK_BLUR));
+    if x == y {
+        return Ok(x);
+    }
+    let why = format!("mask_blur_y: {y}, wanted that of mask_blur_x, {x}");
+    Err(Refusal::field("mask_blur_y", why))
+}
+
+/// A mask whose size has been checked, turned into its negative where asked and blurred.
+fn softened(bytes: &Arc<[u8]>, invert: bool, blur: f32) -> Result<Arc<[u8]>> {
+    if !invert && blur == 0.0 {
+        return Ok(Arc::clone(bytes));
+    }
     let wrong = |e: image::ImageError| Refusal::field("mask", format!("mask: {e}"));
     let mut mask = image::load_from_memory(bytes).map_err(wrong)?.into_luma8();
-    mask.pixels_mut().for_each(|p| p.0[0] = 255 - p.0[0]);
+    if invert {
+        mask.pixels_mut().for_each(|p| p.0[0] = 255 - p.0[0]);
+    }
+    if blur > 0.0 {
+        mask = image::imageops::fast_blur(&mask, blur);
+    }
     let mut png = Cursor::new(Vec::new());
     DynamicImage::from(mask).write_to(&mut png, ImageFormat::Png).map_err(wrong)?;
     Ok(png.into_inner().into())
@@ -233,6 +267,30 @@ mod tests {
             let key = map(bad).keys().next().cloned();
             assert_eq!((refused.status(), refused.param), (400, key));
         }
+    }
+
+    #[test]
+    fn masks_are_blurred_and_turned() {
+        for (asked, wanted) in [
+            (json!({}), Some(4.0)),
+            (json!({"mask_blur": 0}), Some(0.0)),
+            (json!({"mask_blur": null, "mask_blur_x": 2, "mask_blur_y": 2}), Some(2.0)),
+            (json!({"mask_blur_x": 2}), None),
+            (json!({"mask_blur": -1}), None),
+            (json!({"mask_blur": 1e9}), None),
+        ] {
+            assert_eq!(mask_blur(&map(asked)).ok(), wanted);
+        }
+        let mut png = Cursor::new(Vec::new());
+        let half =
+            image::GrayImage::from_fn(32, 4, |x, _| image::Luma([if x < 16 { 0 } else { 255 }]));
+        DynamicImage::from(half).write_to(&mut png, ImageFormat::Png).unwrap();
+        let bytes: Arc<[u8]> = png.into_inner().into();
+        assert_eq!(softened(&bytes, false, 0.0).unwrap(), bytes);
+        let read = |bytes: &[u8]| image::load_from_memory(bytes).unwrap().into_luma8();
+        let soft = read(&softened(&bytes, true, 4.0).unwrap());
+        let [left, middle, right] = [0, 16, 31].map(|x| soft.get_pixel(x, 2).0[0]);
+        assert!(left > 240 && (64..192).contains(&middle) && right < 15, "{left} {middle} {right}");
     }
 
     #[test]
