@@ -157,6 +157,7 @@ impl Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    tweedie::engine::return_freed_memory();
     let settings = args.settings()?;
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -52,7 +52,7 @@ mod sweep;
 mod testing;
 mod winograd;
 
-pub use allocator::keep_freed_memory;
+pub use allocator::{keep_freed_memory, return_freed_memory};
 pub use narrow::Half;
 pub use packed::{PackedWeight, conv2d_packed, linear_packed};
 pub use simd::InstructionSet;

@@ -18,15 +18,15 @@ fn zeros(len: usize) -> Vec<Line> {
 
 /// Asks the system for large pages where the lines are many: each page costs a fault when it is first
 /// written, and a place among the addresses that the processor remembers.
-fn prefer_large_pages(lines: &[Line]) {
+fn prefer_large_pages(lines: &mut [std::mem::MaybeUninit<Line>]) {
     #[cfg(target_os = "linux")]
     {
         const PAGE: usize = 4096;
-        let range = lines.as_ptr_range();
+        let range = lines.as_mut_ptr_range();
         let (first, end) =
             (range.start.addr().next_multiple_of(PAGE), range.end.addr() / PAGE * PAGE);
         if end.saturating_sub(first) >= 4 << 20 {
-            let at = range.start.cast_mut().with_addr(first);
+            let at = range.start.with_addr(first);
             // SAFETY: whole pages of the lines; a hint, which changes no number.
             unsafe { libc::madvise(at.cast(), end - first, libc::MADV_HUGEPAGE) };
         }
@@ -78,19 +78,22 @@ impl Drop for Scratch {
     }
 }
 
-/// Numbers that are kept, on a cache line's boundary.
+/// Numbers that are kept, in whole lines of the cache.
 #[derive(Debug, Default)]
 pub(crate) struct Aligned(Vec<Line>);
 
 impl Aligned {
-    pub(crate) fn new(len: usize) -> Self {
-        let lines = zeros(len.div_ceil(16));
-        prefer_large_pages(&lines);
+    /// `len` numbers that `write` writes.
+    ///
+    /// # Safety
+    /// It writes all of them, up to a whole line.
+    pub(crate) unsafe fn written(len: usize, write: impl FnOnce(*mut f32)) -> Self {
+        let mut lines = Vec::<Line>::with_capacity(len.div_ceil(16));
+        prefer_large_pages(lines.spare_capacity_mut());
+        write(lines.as_mut_ptr().cast());
+        // SAFETY: the capacity is as large, and the caller's function has written them.
+        unsafe { lines.set_len(len.div_ceil(16)) };
         Self(lines)
-    }
-
-    pub(crate) fn ptr(&mut self) -> *mut f32 {
-        self.0.as_mut_ptr().cast()
     }
 
     /// The address of number `i`.

@@ -101,16 +101,19 @@ impl Layer {
             return None;
         }
         let mut layer = Self { outputs, channels, taps, narrow, blocks: Aligned::default() };
-        let mut blocks = Aligned::new(outputs.div_ceil(SIDE) * layer.block_len());
-        let to = Ptr::new(blocks.ptr());
-        parallel(outputs.div_ceil(SIDE), SIDE * channels * taps, |i| {
-            let columns = SIDE.min(outputs - i * SIDE);
-            rows(i, &|w| {
-                // SAFETY: the block's rows, and its place; the tiles are there.
-                unsafe { layer.pack(columns, w, to.at(i * layer.block_len())) };
+        let (count, len) = (outputs.div_ceil(SIDE), layer.block_len());
+        let pack = |to: *mut f32| {
+            let to = Ptr::new(to);
+            parallel(count, SIDE * channels * taps, |i| {
+                let columns = SIDE.min(outputs - i * SIDE);
+                rows(i, &|w| {
+                    // SAFETY: the block's rows, and its place; the tiles are there.
+                    unsafe { layer.pack(columns, w, to.at(i * len)) };
+                });
             });
-        });
-        layer.blocks = blocks;
+        };
+        // SAFETY: each block is packed, and a block is whole lines.
+        layer.blocks = unsafe { Aligned::written(count * len, pack) };
         Some(layer)
     }
 

@@ -37,5 +37,5 @@ pub use machine::{Engine, instruction_set};
 pub use memory::{Needs, bytes};
 pub use open::{Classes, Model};
 pub use text::{EncodedPrompt, Learned, Reading, Text, TextPart};
-pub use tweedie_kernels::{InstructionSet, keep_freed_memory};
+pub use tweedie_kernels::{InstructionSet, keep_freed_memory, return_freed_memory};
 pub use watch::{Cancel, Cancellable, Stage, Unwatching, Watch};
