@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
-use tweedie::engine::bench::{Piece, time};
+use tweedie::engine::bench::{Breakdown, Piece, peak_rate, time};
 use tweedie::engine::{Engine, bytes, instruction_set, peak_memory};
 use tweedie::hub::{TensorSet, encode_safetensors};
 
@@ -102,10 +102,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let inputs = args.inputs.as_ref().map(TensorSet::open).transpose()?;
     let engine = Engine::cpu(args.threads)?;
-    let mut report = Map::new();
+    let (mut report, mut breakdowns) = (Map::new(), Map::new());
+    let rate = peak_rate(&engine);
     if !args.json {
         let set = instruction_set();
-        output::say(&format!("{} threads, {set}; seconds of {} runs", engine.threads(), args.runs));
+        let (threads, runs) = (engine.threads(), args.runs);
+        output::say(&format!(
+            "{threads} threads, {set}, {:.0} GFLOP/s at their peak; seconds of {runs} runs",
+            rate * 1e-9
+        ));
         output::say(&format!("{:<10} {:>9} {:>9} {:>9}", "piece", "median", "least", "most"));
     }
     for piece in &pieces {
@@ -122,11 +127,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 "{:<10} {median:>9.3} {least:>9.3} {most:>9.3}   {}",
                 piece.name, piece.about
             ));
+            table(&timed.breakdown, rate);
         }
+        breakdowns.insert(piece.name.to_owned(), classes(&timed.breakdown));
     }
     let peak = peak_memory();
     if args.json {
         report.insert("peak_rss_mb".into(), json!(peak.map(|p| p as f64 / f64::from(1 << 20))));
+        report.insert("breakdown".into(), Value::Object(breakdowns));
+        report.insert("peak_gflops".into(), json!(rate * 1e-9));
         report.insert("threads".into(), json!(engine.threads()));
         report.insert("instruction_set".into(), json!(instruction_set()));
         output::say(&serde_json::to_string_pretty(&Value::Object(report))?);
@@ -134,4 +143,39 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         output::say(&format!("peak memory {}", bytes(peak)));
     }
     Ok(())
+}
+
+/// Where the time goes, a line for each class of operations.
+fn table(breakdown: &Breakdown, rate: f64) {
+    let share = |seconds: f64| 100.0 * seconds / breakdown.seconds.max(1e-12);
+    let mut rest = breakdown.seconds;
+    for spent in &breakdown.spent {
+        rest -= spent.seconds;
+        let speed = spent.operations / spent.seconds.max(1e-12);
+        let speed = if spent.operations > 0.0 {
+            format!("{:>6.0} GFLOP/s, {:>3.0} % of the peak", speed * 1e-9, 100.0 * speed / rate)
+        } else {
+            String::new()
+        };
+        output::say(&format!(
+            "  {:<12} {:>9.3} {:>7.1} % {:>6} calls {speed}",
+            spent.class.name(),
+            spent.seconds,
+            share(spent.seconds),
+            spent.calls
+        ));
+    }
+    output::say(&format!("  {:<12} {:>9.3} {:>7.1} %", "else", rest, share(rest)));
+}
+
+/// The same as JSON.
+fn classes(breakdown: &Breakdown) -> Value {
+    let mut classes = Map::new();
+    for spent in &breakdown.spent {
+        let one = json!({
+            "seconds": spent.seconds, "calls": spent.calls, "gflop": spent.operations * 1e-9,
+        });
+        classes.insert(spent.class.name().to_owned(), one);
+    }
+    json!({"seconds": breakdown.seconds, "classes": classes})
 }

@@ -23,6 +23,13 @@ pub(crate) struct Shape {
     pub(crate) scale: f32,
 }
 
+impl Shape {
+    /// Multiplications by the definition.
+    pub(crate) fn products(&self) -> usize {
+        self.batch * self.heads * self.t * self.s * (self.d + self.e)
+    }
+}
+
 /// A bias of shape `dims`, each of which is one or that of the scores.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bias<'a> {

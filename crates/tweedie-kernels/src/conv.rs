@@ -51,6 +51,11 @@ impl Shape {
         self.c * self.kh * self.kw
     }
 
+    /// Multiplications by the definition.
+    pub(crate) fn products(&self) -> usize {
+        self.batch * self.o * self.pixels() * self.k()
+    }
+
     fn pixels(&self) -> usize {
         self.oh * self.ow
     }

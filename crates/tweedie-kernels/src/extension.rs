@@ -16,6 +16,7 @@ use crate::activation::{self, Activation};
 use crate::attention::{self, Bias};
 use crate::memory::{Output, Ptr};
 use crate::norm::{self, Groups};
+use crate::profile::{Class, timed};
 use crate::{AdamwStep, conv, linear, optimiser, resample};
 
 /// An operand that may be absent.
@@ -173,6 +174,7 @@ fn group_norm(
     weight: &FlexTensor,
     bias: &FlexTensor,
 ) -> (FlexTensor, Vec<f32>) {
+    let _timed = timed(Class::Norm, 0);
     let (weight, bias) = (Numbers::new(weight.clone()), Numbers::new(bias.clone()));
     let mut stats = Vec::new();
     let y = in_place(x, |x, y| {
@@ -188,6 +190,7 @@ fn layer_norm(
     bias: Option<&FlexTensor>,
     eps: f64,
 ) -> (FlexTensor, Vec<f32>) {
+    let _timed = timed(Class::Norm, 0);
     let [b, t, c] = shape(&x);
     let weight = weight.cloned().map(Numbers::new);
     let bias = bias.cloned().map(Numbers::new);
@@ -215,6 +218,7 @@ fn attend(
     stats: bool,
 ) -> (FlexTensor, Vec<f32>) {
     let s = attention_shape(&q, &k, &v, scale);
+    let _timed = timed(Class::Attention, s.products());
     let [q, k, v] = [q, k, v].map(Numbers::new);
     let bias = bias.map(Numbers::new);
     let bias = bias.as_ref().map(|b| Bias { numbers: b.slice(), dims: shape(&b.0) });
@@ -231,6 +235,7 @@ impl Kernels for Flex {
         padding: [usize; 4],
     ) -> FlexTensor {
         let s = conv_shape(&x, shape(&w), stride, padding);
+        let _timed = timed(Class::Convolution, s.products());
         let (x, w, bias) = (Numbers::new(x), Numbers::new(w), bias.option().map(Numbers::new));
         let y = conv::forward(&s, x.slice(), w.slice(), bias.as_ref().map(Numbers::slice));
         tensor(y, [s.batch, s.o, s.oh, s.ow])
@@ -238,6 +243,7 @@ impl Kernels for Flex {
 
     fn kernel_linear(x: FlexTensor, w: FlexTensor, bias: Maybe<Self>) -> FlexTensor {
         let ([b, t, k], [o, _]) = (shape(&x), shape(&w));
+        let _timed = timed(Class::Linear, b * t * k * o);
         let (x, w, bias) = (Numbers::new(x), Numbers::new(w), bias.option().map(Numbers::new));
         let bias = bias.as_ref().map(Numbers::slice);
         tensor(linear::forward(b * t, k, o, x.slice(), w.slice(), bias), [b, t, o])
@@ -264,6 +270,7 @@ impl Kernels for Flex {
     }
 
     fn kernel_activation(x: FlexTensor, f: Activation) -> FlexTensor {
+        let _timed = timed(Class::Activation, 0);
         let len = x.layout().num_elements();
         // SAFETY: both have the tensor's numbers.
         in_place(x, |x, y| unsafe { activation::forward(f, len, x, y) })
@@ -280,6 +287,7 @@ impl Kernels for Flex {
     }
 
     fn kernel_upsample(x: FlexTensor, factor: usize) -> FlexTensor {
+        let _timed = timed(Class::Resampling, 0);
         let [b, c, h, w] = shape(&x);
         let y = resample::forward(b * c * h, w, factor, Numbers::new(x).slice());
         tensor(y, [b, c, h * factor, w * factor])
@@ -292,6 +300,7 @@ impl Kernels for Flex {
         v: FlexTensor,
         step: AdamwStep,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let _timed = timed(Class::Optimiser, 0);
         let len = param.layout().num_elements();
         let grad = Numbers::new(grad);
         let [mut param, mut m, mut v] = [param, m, v].map(|x| Numbers::new(x).0);
@@ -334,6 +343,7 @@ impl<const N: usize> Backward<Flex, N> for Conv2d {
         let w: FlexTensor = saved.retrieve_node_output(ops.state.w);
         let g = Numbers::new(grads.consume::<Flex>(&ops.node));
         let s = conv_shape(&x, shape(&w), ops.state.stride, ops.state.padding);
+        let _timed = timed(Class::Convolution, 2 * s.products());
         let (x, w) = (Numbers::new(x), Numbers::new(w));
         for (i, node) in ops.parents.iter().enumerate() {
             let Some(node) = node else { continue };
@@ -358,6 +368,7 @@ impl<const N: usize> Backward<Flex, N> for Linear {
         let w: FlexTensor = saved.retrieve_node_output(ops.state.1);
         let g = Numbers::new(grads.consume::<Flex>(&ops.node));
         let ([b, t, k], [o, _]) = (shape(&x), shape(&w));
+        let _timed = timed(Class::Linear, 2 * b * t * k * o);
         let (x, w, rows) = (Numbers::new(x), Numbers::new(w), b * t);
         for (i, node) in ops.parents.iter().enumerate() {
             let Some(node) = node else { continue };
@@ -387,6 +398,7 @@ impl Backward<Flex, 3> for GroupNorm {
     type State = GroupState;
 
     fn backward(self, ops: Ops<GroupState, 3>, grads: &mut Gradients, saved: &mut Checkpointer) {
+        let _timed = timed(Class::Norm, 0);
         let state = ops.state;
         let x = Numbers::new(saved.retrieve_node_output(state.x));
         let weight = Numbers::new(saved.retrieve_node_output(state.weight));
@@ -434,6 +446,7 @@ impl<const N: usize> Backward<Flex, N> for LayerNorm {
     type State = LayerState;
 
     fn backward(self, ops: Ops<LayerState, N>, grads: &mut Gradients, saved: &mut Checkpointer) {
+        let _timed = timed(Class::Norm, 0);
         let state = ops.state;
         let x: FlexTensor = saved.retrieve_node_output(state.x);
         let [b, t, c] = shape(&x);
@@ -464,6 +477,7 @@ impl Backward<Flex, 1> for Activate {
     type State = (Node, Activation);
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, saved: &mut Checkpointer) {
+        let _timed = timed(Class::Activation, 0);
         let x = Numbers::new(saved.retrieve_node_output(ops.state.0));
         let g: FlexTensor = grads.consume::<Flex>(&ops.node);
         let [Some(node)] = ops.parents else { return };
@@ -505,6 +519,7 @@ impl<const N: usize> Backward<Flex, N> for Attention {
         let bias = bias.as_ref().map(|b| Bias { numbers: b.slice(), dims: shape(&b.0) });
         let g = Numbers::new(grads.consume::<Flex>(&ops.node));
         let s = attention_shape(&q, &k, &v, state.scale);
+        let _timed = timed(Class::Attention, 5 * s.products() / 2);
         let [q, k, v] = [q, k, v].map(Numbers::new);
         let of_bias = ops.parents.get(3).is_some_and(Option::is_some);
         let d = attention::backward(
@@ -538,6 +553,7 @@ impl Backward<Flex, 1> for Upsample {
     type State = ([usize; 4], usize);
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let _timed = timed(Class::Resampling, 0);
         let ([b, c, h, w], factor) = ops.state;
         let g = Numbers::new(grads.consume::<Flex>(&ops.node));
         if let [Some(node)] = ops.parents {

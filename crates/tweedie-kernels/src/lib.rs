@@ -44,6 +44,8 @@ mod norm;
 mod ops;
 mod optimiser;
 mod packed;
+mod peak;
+pub mod profile;
 mod resample;
 mod simd;
 #[cfg(test)]
@@ -55,6 +57,7 @@ mod winograd;
 pub use allocator::{keep_freed_memory, return_freed_memory};
 pub use narrow::Half;
 pub use packed::{PackedWeight, conv2d_packed, linear_packed};
+pub use peak::peak;
 pub use simd::InstructionSet;
 
 pub use ops::{

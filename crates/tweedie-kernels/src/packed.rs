@@ -19,6 +19,7 @@ use crate::extension::{Kernels, Maybe, Numbers, conv_shape, shape, tensor};
 use crate::no_layer as layer;
 #[cfg(not(target_arch = "x86_64"))]
 use crate::no_layer::Layer;
+use crate::profile::{Class, timed};
 use crate::{Half, conv, mmap};
 
 /// Elements of a kernel times channels, below which most of a tile would be zeros.
@@ -163,7 +164,8 @@ impl PackedKernels for Flex {
     }
 
     fn kernel_linear_packed(x: FlexTensor, layer: Arc<Layer>, bias: Maybe<Self>) -> FlexTensor {
-        let ([b, t, _], [o, ..]) = (shape(&x), layer.sizes());
+        let ([b, t, k], [o, ..]) = (shape(&x), layer.sizes());
+        let _timed = timed(Class::Linear, b * t * k * o);
         let (x, bias) = (Numbers::new(x), bias.option().map(Numbers::new));
         let bias = bias.as_ref().map(Numbers::slice);
         tensor(layer::rows(&layer, b * t, x.slice(), bias), [b, t, o])
@@ -179,6 +181,7 @@ impl PackedKernels for Flex {
     ) -> FlexTensor {
         let [o, c, _] = layer.sizes();
         let s = conv_shape(&x, [o, c, kh, kw], stride, padding);
+        let _timed = timed(Class::Convolution, s.products());
         let (x, bias) = (Numbers::new(x), bias.option().map(Numbers::new));
         let bias = bias.as_ref().map(Numbers::slice);
         let one = conv::Shape { batch: 1, ..s };

@@ -387,6 +387,24 @@ unsafe fn multiply<const R: usize, const W: usize>(
     }
 }
 
+/// Multiplies the same steps `times` times, out of the first-level cache; gives how many products and sums
+/// of f32 that stands for.
+pub(crate) fn exercise(times: usize) -> f64 {
+    let offsets = [0; DEPTH - 1];
+    let mut operands = Scratch::new((2 + offsets.len()) * STEP);
+    let at = operands.ptr();
+    let (weights, sums) = (at.wrapping_add(STEP), at.wrapping_add((1 + offsets.len()) * STEP));
+    // SAFETY: whoever uses the set has asked for the tiles; a step of lines, the steps of weights and
+    // four tiles of sums lie in the scratch.
+    unsafe {
+        let _tiles = Tiles::new();
+        for _ in 0..times {
+            multiply::<2, 2>(&offsets, at, 2 * TILE * 4, weights, sums, false);
+        }
+    }
+    (times * offsets.len() * SIDE * SIDE * STEPS * 2) as f64
+}
+
 /// The lines of one sample, and where each step's begin.
 struct Lines<'a> {
     /// The high parts of the first position.

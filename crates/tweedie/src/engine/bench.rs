@@ -8,6 +8,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
+pub use tweedie_kernels::profile::Spent;
+use tweedie_kernels::{peak, profile};
 
 use super::forward::LoadedComponent;
 use super::machine::Engine;
@@ -72,6 +74,17 @@ pub struct Timed {
     pub seconds: Vec<f64>,
     /// What the last run put out.
     pub outputs: Vec<Output<'static>>,
+    /// Where one more run spent its time.
+    pub breakdown: Breakdown,
+}
+
+/// Where the time of a run goes.
+#[derive(Clone, Debug, Default)]
+pub struct Breakdown {
+    /// Seconds of the run.
+    pub seconds: f64,
+    /// What each class of kernels took of them; the rest is everything else.
+    pub spent: Vec<Spent>,
 }
 
 impl Timed {
@@ -83,8 +96,8 @@ impl Timed {
     }
 }
 
-/// Times a piece: once to warm up, then `runs` times on `inputs` or on those of its own. `root` has
-/// the model folders.
+/// Times a piece: once to warm up, then `runs` times on `inputs` or on those of its own, and once more
+/// to see where the time goes. `root` has the model folders.
 ///
 /// # Errors
 ///
@@ -98,7 +111,8 @@ pub fn time(
 ) -> Result<Timed> {
     let own = piece.draw(0)?;
     let given = inputs.unwrap_or(&own);
-    let mut timed = Timed { seconds: Vec::new(), outputs: Vec::new() };
+    let mut timed =
+        Timed { seconds: Vec::new(), outputs: Vec::new(), breakdown: Breakdown::default() };
     let mut measure = |run: &mut dyn FnMut(&TensorSet) -> Result<Vec<Output<'static>>>| {
         run(&own)?;
         for _ in 0..runs.max(1) {
@@ -106,7 +120,12 @@ pub fn time(
             timed.outputs = run(given)?;
             timed.seconds.push(start.elapsed().as_secs_f64());
         }
-        Ok(())
+        let start = Instant::now();
+        profile::begin();
+        let result = run(given);
+        let spent = profile::end();
+        timed.breakdown = Breakdown { seconds: start.elapsed().as_secs_f64(), spent };
+        result.map(|_| ())
     };
     match piece.component {
         Some([folder, name]) => {
@@ -120,6 +139,12 @@ pub fn time(
         }
     }
     Ok(timed)
+}
+
+/// Floating-point operations a second that the engine's threads reach together when nothing holds them
+/// up: what percentages of the peak are of.
+pub fn peak_rate(engine: &Engine) -> f64 {
+    engine.install(peak)
 }
 
 /// A small U-Net in training.
