@@ -2,6 +2,8 @@
 //! of a head never exists as a whole; the gradient computes it again from the row's maximum and
 //! sum.
 
+#[cfg(target_arch = "x86_64")]
+use crate::amx::attention as amx;
 use crate::gemm::{Packed, RowMajor, Rows, Transposed, gemm, packed_len, prepack};
 use crate::math::exp;
 use crate::memory::{Output, Ptr, Scratch, parallel};
@@ -221,6 +223,14 @@ fn bias_row(
     bias.map(|b| (b.numbers[b.row(heads, head, t)..].as_ptr(), b.dims[3]))
 }
 
+/// Whether the tiles of AMX are in use and take all of an attention of these shapes.
+fn tiles_take(s: &Shape) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return crate::gemm::tiled(s.d) && amx::takes(s);
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
 /// The output `[b, h, t, e]`, and maximum and sum of each query's row where `stats` asks for them.
 pub(crate) fn forward(
     s: &Shape,
@@ -244,7 +254,8 @@ pub(crate) fn forward(
         let (head, first) = (unit / ranges, unit % ranges * range);
         let mut keys = Scratch::new(packed_len(s.d, s.s));
         let mut values = Scratch::new(packed_len(s.s, s.e));
-        let mut scores = Scratch::new(BLOCK * s.s);
+        let in_chunks = bias.is_none() && tiles_take(s);
+        let mut scores = Scratch::new(if in_chunks { 0 } else { BLOCK * s.s });
         // SAFETY: each unit has its own queries of its own head.
         unsafe {
             let k = Transposed { b: k.at(head * s.s * s.d), stride: s.d };
@@ -252,6 +263,16 @@ pub(crate) fn forward(
             let v = RowMajor { b: v.at(head * s.s * s.e), stride: s.e };
             prepack(s.s, s.e, &v, values.ptr());
             let end = (first + range).min(s.t);
+            #[cfg(target_arch = "x86_64")]
+            if in_chunks {
+                for t in (first..end).step_by(amx::QUERIES) {
+                    let row = head * s.t + t;
+                    let stats = stats.then(|| to.at(2 * row));
+                    let (m, q, y) = (amx::QUERIES.min(end - t), q.at(row * s.d), out.at(row * s.e));
+                    amx::attend(s, m, q, keys.ptr(), values.ptr(), y, stats);
+                }
+                return;
+            }
             for t in (first..end).step_by(BLOCK) {
                 let m = BLOCK.min(end - t);
                 let a = Rows::new(q.at((head * s.t + t) * s.d), s.d, 1);

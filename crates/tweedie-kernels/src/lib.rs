@@ -32,6 +32,7 @@ mod composed;
 mod conv;
 mod dot;
 mod extension;
+mod gated;
 mod gemm;
 
 mod linear;
@@ -55,6 +56,7 @@ mod testing;
 mod winograd;
 
 pub use allocator::{keep_freed_memory, return_freed_memory};
+pub use gated::{geglu, swiglu};
 pub use narrow::Half;
 pub use packed::{PackedWeight, conv2d_packed, linear_packed};
 pub use peak::peak;

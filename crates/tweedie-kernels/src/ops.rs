@@ -8,7 +8,7 @@ use crate::composed;
 use crate::extension::{Kernels, all_f32};
 
 /// Whether the kernels can take tensors of these types on this device.
-fn has_kernels(device: Device, types: &[DType]) -> bool {
+pub(crate) fn has_kernels(device: Device, types: &[DType]) -> bool {
     all_f32(types) && matches!(device.inner().as_dispatch(), DispatchDevice::Flex(_))
 }
 
@@ -116,7 +116,7 @@ pub fn layer_norm(
     Tensor::from_dispatch(Dispatch::kernel_layer_norm(x.into_dispatch(), weight, bias, eps))
 }
 
-fn activate<const D: usize>(x: Tensor<D>, f: Activation) -> Tensor<D> {
+pub(crate) fn activate<const D: usize>(x: Tensor<D>, f: Activation) -> Tensor<D> {
     if has_kernels(x.device(), &[x.dtype()]) {
         return Tensor::from_dispatch(Dispatch::kernel_activation(x.into_dispatch(), f));
     }

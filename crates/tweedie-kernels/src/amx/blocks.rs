@@ -124,7 +124,7 @@ unsafe fn pack_half(
 /// # Safety
 /// [`super::available`]; `rows` rows and `depth` steps of `a`; [`block_len`] of `to`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn pack_rows(depth: usize, rows: usize, a: Rows, to: *mut f32) {
+pub(super) unsafe fn pack_rows(depth: usize, rows: usize, a: Rows, to: *mut f32) {
     // SAFETY: the caller's rows and block.
     unsafe {
         let factors = to.add(block_len(depth) - SIDE);
@@ -274,7 +274,7 @@ unsafe fn pack_columns<C: Columns>(
 /// # Safety
 /// [`Tiles`] are configured; the blocks have these steps; four tiles of `to`.
 #[inline(always)]
-unsafe fn multiply<const R: usize, const W: usize>(
+pub(super) unsafe fn multiply<const R: usize, const W: usize>(
     steps: usize,
     a: *const f32,
     b: *const f32,

@@ -10,7 +10,7 @@
 //! divided by it. Infinities and what is not a number stay not finite.
 //!
 //! [`blocks`] multiplies any two matrices, packed for the one product; [`layer`] the weights of a
-//! layer, packed once, with rows or the windows of an image.
+//! layer, packed once, with rows or the windows of an image; [`attention`] is a whole one.
 
 use std::arch::asm;
 use std::arch::x86_64::{
@@ -24,6 +24,7 @@ use std::sync::OnceLock;
 
 use crate::simd::LANES;
 
+pub(crate) mod attention;
 pub(crate) mod blocks;
 pub(crate) mod layer;
 

@@ -4,11 +4,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 use tweedie_kernels as kernels;
 
 use super::attention::{Attention, AttentionPlan, to_tokens};
-use super::config::{Activation, Config, DitConfig, FeedForward};
+use super::config::{Config, DitConfig, FeedForward};
 use super::edge::{image, row_times};
 use super::embed::{Sinusoid, TimeMlp, classes, lifted};
 use super::layers::{Conv2d, Embedding, LayerNorm, Linear};
-use super::ops;
 use super::site::{Given, Maker, Sited, around};
 use crate::denoiser::{AskedClass, Asks, Cond, Network, Pass, Times};
 use crate::error::{Error, Result};
@@ -211,17 +210,13 @@ impl Ff {
     fn forward(&self, x: Tensor<3>, pass: &mut Pass) -> Result<Tensor<3>> {
         around(pass, &self.site, x, &Given::default(), |_, x, _| {
             let x = self.entry.forward(x);
-            let gate = |x: Tensor<3>, by: Activation| {
-                let half = x.dims()[2] / 2;
-                x.clone().narrow(2, 0, half) * ops::activate(x.narrow(2, half, half), by)
-            };
             let x = match self.kind {
                 FeedForward::Gelu => kernels::gelu(x),
                 FeedForward::GeluApproximate => kernels::gelu_tanh(x),
                 FeedForward::GegluApproximate => kernels::quick_gelu(x),
                 FeedForward::LinearSilu => kernels::silu(x),
-                FeedForward::Geglu => gate(x, Activation::Gelu),
-                FeedForward::Swiglu => gate(x, Activation::Silu),
+                FeedForward::Geglu => kernels::geglu(x),
+                FeedForward::Swiglu => kernels::swiglu(x),
             };
             Ok(self.exit.forward(x))
         })
