@@ -3,7 +3,7 @@
 //! sum.
 
 #[cfg(target_arch = "x86_64")]
-use crate::amx::attention as amx;
+use crate::amx::{attention as amx, blocks};
 use crate::gemm::{Packed, RowMajor, Rows, Transposed, gemm, packed_len, prepack};
 use crate::math::exp;
 use crate::memory::{Output, Ptr, Scratch, parallel};
@@ -223,12 +223,23 @@ fn bias_row(
     bias.map(|b| (b.numbers[b.row(heads, head, t)..].as_ptr(), b.dims[3]))
 }
 
-/// Whether the tiles of AMX are in use and take all of an attention of these shapes.
-fn tiles_take(s: &Shape) -> bool {
+/// Multiplications of a head from which on tiles are worth it where they are preferred.
+#[cfg(target_arch = "x86_64")]
+const LARGE: usize = 1 << 20;
+
+/// Whether an attention of these shapes goes through the tiles of AMX, a chunk of keys at a time. One whose
+/// gradient will be asked for (with `stats`) does only where all products go through them.
+fn in_chunks(s: &Shape, stats: bool) -> bool {
     #[cfg(target_arch = "x86_64")]
-    return crate::gemm::tiled(s.d) && amx::takes(s);
+    {
+        let large = if stats { usize::MAX } else { LARGE };
+        crate::InstructionSet::tiles_for(s.t * s.s * s.d, large) && amx::takes(s)
+    }
     #[cfg(not(target_arch = "x86_64"))]
-    return false;
+    {
+        let _ = (s, stats);
+        false
+    }
 }
 
 /// The output `[b, h, t, e]`, and maximum and sum of each query's row where `stats` asks for them.
@@ -250,21 +261,21 @@ pub(crate) fn forward(
     let range = s.t.div_ceil(wanted).next_multiple_of(BLOCK);
     let ranges = s.t.div_ceil(range.max(1));
     let (q, k, v) = (Ptr::of(q), Ptr::of(k), Ptr::of(v));
+    let in_chunks = bias.is_none() && in_chunks(s, stats);
     parallel(heads * ranges, range * s.s * (s.d + s.e), |unit| {
         let (head, first) = (unit / ranges, unit % ranges * range);
         let mut keys = Scratch::new(packed_len(s.d, s.s));
         let mut values = Scratch::new(packed_len(s.s, s.e));
-        let in_chunks = bias.is_none() && tiles_take(s);
         let mut scores = Scratch::new(if in_chunks { 0 } else { BLOCK * s.s });
         // SAFETY: each unit has its own queries of its own head.
         unsafe {
             let k = Transposed { b: k.at(head * s.s * s.d), stride: s.d };
-            prepack(s.d, s.s, &k, keys.ptr());
             let v = RowMajor { b: v.at(head * s.s * s.e), stride: s.e };
-            prepack(s.s, s.e, &v, values.ptr());
             let end = (first + range).min(s.t);
             #[cfg(target_arch = "x86_64")]
             if in_chunks {
+                blocks::prepack(s.d, s.s, (0, s.s), &k, keys.ptr());
+                blocks::prepack(s.s, s.e, (0, s.e), &v, values.ptr());
                 for t in (first..end).step_by(amx::QUERIES) {
                     let row = head * s.t + t;
                     let stats = stats.then(|| to.at(2 * row));
@@ -273,6 +284,8 @@ pub(crate) fn forward(
                 }
                 return;
             }
+            prepack(s.d, s.s, &k, keys.ptr());
+            prepack(s.s, s.e, &v, values.ptr());
             for t in (first..end).step_by(BLOCK) {
                 let m = BLOCK.min(end - t);
                 let a = Rows::new(q.at((head * s.t + t) * s.d), s.d, 1);

@@ -8,7 +8,8 @@
 //! AVX-512 and AVX2 give the same bits. `TWEEDIE_INSTRUCTION_SET=avx2` (or `baseline`) asks for a
 //! narrower set than the machine's, to repeat what another one does; `amx` asks for the tiles of
 //! machines that have them, through which matrix products go with each factor split into two of
-//! bf16: two to four times as fast, with an error below `2^-15` of the sum of the products' sizes.
+//! bf16: up to five times as fast, with an error below `2^-15` of the sum of the products' sizes. A
+//! program may ask for them for large layers alone ([`InstructionSet::prefer_tiles`]).
 //!
 //! The order of sums of an output element depends on the shapes of one sample only, never on the
 //! size of the batch or the number of threads; gradients of weights, which sum over the batch,

@@ -25,6 +25,9 @@ use crate::{Half, conv, mmap};
 /// Elements of a kernel times channels, below which most of a tile would be zeros.
 const LEAST: usize = 27;
 
+/// Weights of a layer from which on tiles are worth it where they are preferred.
+const LARGE: usize = 1 << 16;
+
 /// A weight of a linear layer or of a convolution in the form that products on this machine are
 /// fastest with; its numbers keep 17 bits.
 ///
@@ -36,8 +39,8 @@ impl PackedWeight {
     /// Packs the numbers `w` of a weight of the shape `[out, in]` or `[out, in, kh, kw]`. Where they
     /// lie in a [mapped file](mmap::MappedFile), its pages go back to the system.
     ///
-    /// `None` where nothing would be gained: on another instruction set than AMX
-    /// ([`crate::InstructionSet`]), on another device, of another type than f32, tracked by autodiff,
+    /// `None` where nothing would be gained: where it does not go through AMX
+    /// ([`crate::InstructionSet::prefer_tiles`]), on another device, of another type than f32, tracked by autodiff,
     /// of another shape or of very few inputs.
     pub fn new(w: &Tensor<1>, shape: &[usize]) -> Option<Self> {
         let sizes = sizes(shape)?;
@@ -75,9 +78,9 @@ fn sizes(shape: &[usize]) -> Option<[usize; 3]> {
     let (outputs, channels) = (*shape.first()?, *shape.get(1)?);
     let taps = shape[2..].iter().product::<usize>();
     let fits = matches!(shape.len(), 2 | 4) && channels * taps >= LEAST && outputs > 0;
-    outputs.checked_mul(channels)?.checked_mul(taps)?.checked_mul(8)?;
-    let tiles = crate::InstructionSet::current() == crate::InstructionSet::Amx;
-    (fits && tiles).then_some([outputs, channels, taps])
+    let count = outputs.checked_mul(channels)?.checked_mul(taps)?;
+    count.checked_mul(8)?;
+    (fits && crate::InstructionSet::tiles_for(count, LARGE)).then_some([outputs, channels, taps])
 }
 
 fn on_processor(device: &Device) -> bool {

@@ -35,7 +35,7 @@ fn one_thread() -> f64 {
 fn run() -> f64 {
     const TIMES: usize = 10_000;
     #[cfg(target_arch = "x86_64")]
-    if InstructionSet::current() == InstructionSet::Amx {
+    if InstructionSet::tiles_for(1, 1) {
         return crate::amx::layer::exercise(TIMES / 10);
     }
     // SAFETY: no condition.

@@ -4,7 +4,7 @@
 //! set ([`dispatch`]). Lane counts and the order of operations are the same everywhere, so AVX-512
 //! and AVX2 (both with fused multiply-add) give the same bits.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// The instruction sets that the kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,14 +55,26 @@ impl InstructionSet {
         }
     }
 
-    /// Lets matrix products go through AMX from now on, in the whole process, where the machine has it
-    /// and the variable `TWEEDIE_INSTRUCTION_SET` asks for nothing else.
+    /// Lets large layers of networks, whose weights are packed ([`crate::PackedWeight`]), and large
+    /// attentions go through AMX from now on, in the whole process, where the machine has it and the
+    /// variable `TWEEDIE_INSTRUCTION_SET` asks for nothing else. Small ones take little time, and stay as
+    /// exact as f32 is; so does everything that gradients flow through.
     ///
     /// For programs; a library leaves the choice to its host.
     pub fn prefer_tiles() {
-        if Self::asked().is_none() && Self::Amx.is_there() {
-            SET.store(Self::Amx as u8 + 1, Ordering::Relaxed);
-        }
+        let vectors = Self::asked().is_none() && Self::detect() == Self::Avx512;
+        TILES.store(vectors && Self::Amx.is_there(), Ordering::Relaxed);
+    }
+
+    /// Whether a product of so many multiplications a sample, or a layer of so many weights, goes
+    /// through the tiles of AMX, where at least `large` are worth it.
+    pub(crate) fn tiles_for(count: usize, large: usize) -> bool {
+        Self::current() == Self::Amx || count >= large && Self::prefers_tiles()
+    }
+
+    /// Whether [`InstructionSet::prefer_tiles`] was asked for and has tiles to prefer.
+    pub fn prefers_tiles() -> bool {
+        TILES.load(Ordering::Relaxed)
     }
 
     /// Whether this machine has it.
@@ -100,6 +112,9 @@ impl InstructionSet {
         }
     }
 }
+
+/// Whether large layers go through tiles.
+static TILES: AtomicBool = AtomicBool::new(false);
 
 /// 0 until the first use, then the set's number plus one.
 static SET: AtomicU8 = AtomicU8::new(0);

@@ -167,6 +167,9 @@ pub fn instruction_set() -> &'static str {
     {
         // Asked for by `TWEEDIE_INSTRUCTION_SET`; burn's own operations still use what is there.
         let kernels = tweedie_kernels::InstructionSet::current();
+        if tweedie_kernels::InstructionSet::prefers_tiles() {
+            return "x86-64 with large layers in amx";
+        }
         if kernels != tweedie_kernels::InstructionSet::detect() {
             return match kernels.name() {
                 "amx" => "x86-64 with kernels in amx",
