@@ -29,7 +29,7 @@ PROMPT = "a large red circle on a white background"
 def ours(program, model, noise, steps, guidance, root, what):
     save_file({"noise": noise}, root / "noise.safetensors")
     out = root / "out"
-    command = [program, "generate", *what, "--model", model, "--count", COUNT, "--steps", steps]
+    command = [program, "generate", *what, "--model", model, "--count", COUNT, "--steps", steps, "--sampler", "ddim"]
     command += ["--guidance", guidance, "--noise", root / "noise.safetensors", "--out", out]
     command += ["--save-latents", root / "latents.safetensors"]
     subprocess.run([str(c) for c in command], check=True, stdout=subprocess.DEVNULL)

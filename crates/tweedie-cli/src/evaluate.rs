@@ -109,6 +109,7 @@ fn spec(args: &Args, model: &Model, steps: usize, count: usize) -> Result<Spec> 
     let mut spec = Spec {
         model: model.name.clone(),
         grid: Some(model.grid.clone()),
+        sampler: model.sampler.clone(),
         guidance: Some(args.guidance.unwrap_or_else(|| model.default_guidance())),
         steps,
         count: args.count.unwrap_or(count),

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::hub::folder::{Component, Folder};
 use crate::hub::{ClipTokenizer, SchedulerConfig, builtin, schedule};
 use crate::model::Autoencoder;
-use crate::spec::{LoraUse, PartSpec, Spec};
+use crate::spec::{LoraUse, PartSpec, Spec, resolve_sampler};
 
 /// The classes of a class-conditional model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,7 +44,8 @@ pub struct Model {
     pub process: PartSpec,
     /// The grid that its folder asks for.
     pub grid: PartSpec,
-    /// The sampler that its folder asks for.
+    /// The sampler that its maker recommends: `sampler` in the folder's `tweedie.json`, else that of its
+    /// scheduler.
     pub sampler: PartSpec,
     /// The LoRAs that act on it, see [`Model::with_loras`].
     pub loras: Vec<LoraUse>,
@@ -53,6 +54,17 @@ pub struct Model {
     folder: Folder,
     device: Device,
     hash: OnceLock<String>,
+}
+
+/// The sampler in the folder's `tweedie.json`, if there is one.
+fn recommended_sampler(folder: &Folder) -> Result<Option<PartSpec>> {
+    let Ok(own) = folder.json("tweedie.json") else { return Ok(None) };
+    let Some(name) = own.get("sampler") else { return Ok(None) };
+    let wrong = |why: String| Error::format("tweedie.json", "sampler", why);
+    let text = name.as_str().ok_or_else(|| wrong(format!("{name}, wanted a name")))?;
+    let part: PartSpec = text.parse().map_err(|e: Error| wrong(e.to_string()))?;
+    let (sampler, _) = resolve_sampler(&part).map_err(|e| wrong(e.to_string()))?;
+    Ok(Some(sampler))
 }
 
 impl Model {
@@ -89,6 +101,7 @@ impl Model {
         };
         let scheduler = SchedulerConfig::read(&folder.component("scheduler")?)?;
         let parts = schedule::parts(&scheduler)?;
+        let sampler = recommended_sampler(&folder)?.unwrap_or(parts.sampler);
         let has = |name: &str| folder.components().any(|c| c == name);
         let decoder = match has("vae") {
             true => Some(component::autoencoder(&folder.component("vae")?, device)?),
@@ -109,7 +122,7 @@ impl Model {
             classes,
             process: parts.process,
             grid: parts.grid,
-            sampler: parts.sampler,
+            sampler,
             loras: Vec::new(),
             corrections: parts.corrections,
             folder,
