@@ -10,8 +10,8 @@ pub fn keep_freed_memory() -> bool {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: each call sets one number of the allocator, under its own lock.
     unsafe {
-        // The most that mallopt(3) promises to take.
-        let mapped = libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20);
+        // No block is mapped by itself, which is given back with all of its pages.
+        let mapped = libc::mallopt(libc::M_MMAP_MAX, 0);
         let trimmed = libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 30);
         mapped == 1 && trimmed == 1
     }
@@ -28,7 +28,7 @@ pub fn return_freed_memory() -> bool {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: as above.
     unsafe {
-        let pools = libc::mallopt(libc::M_ARENA_MAX, 2);
+        let pools = libc::mallopt(libc::M_ARENA_MAX, 2) & libc::mallopt(libc::M_MMAP_MAX, 65_536);
         let mapped = libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10);
         let trimmed = libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 20);
         pools == 1 && mapped == 1 && trimmed == 1

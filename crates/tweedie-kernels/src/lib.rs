@@ -35,6 +35,7 @@ mod dot;
 mod extension;
 mod gated;
 mod gemm;
+mod instruction_set;
 
 mod linear;
 mod math;
@@ -58,10 +59,10 @@ mod winograd;
 
 pub use allocator::{keep_freed_memory, return_freed_memory};
 pub use gated::{geglu, swiglu};
+pub use instruction_set::InstructionSet;
 pub use narrow::Half;
 pub use packed::{PackedWeight, conv2d_packed, linear_packed};
 pub use peak::peak;
-pub use simd::InstructionSet;
 
 pub use ops::{
     AdamwStep, adamw, attention, conv2d, gelu, gelu_tanh, group_norm, layer_norm, linear,

@@ -36,7 +36,7 @@ fn run() -> f64 {
     const TIMES: usize = 10_000;
     #[cfg(target_arch = "x86_64")]
     if InstructionSet::tiles_for(1, 1) {
-        return crate::amx::layer::exercise(TIMES / 10);
+        return crate::amx::sums::exercise(TIMES / 10);
     }
     // SAFETY: no condition.
     let products = unsafe { chains(black_box(TIMES)) };

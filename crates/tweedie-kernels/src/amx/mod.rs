@@ -26,7 +26,10 @@ use crate::simd::LANES;
 
 pub(crate) mod attention;
 pub(crate) mod blocks;
+mod image;
 pub(crate) mod layer;
+mod rows;
+pub(crate) mod sums;
 
 /// Steps of `k` in a tile.
 const STEPS: usize = 32;
