@@ -58,11 +58,13 @@ def by_class(model, noise, steps, guidance):
 
 
 def scheduler_of(model):
+    """DDIM on the folder's own path: what draws noise in every step has no noise to share here."""
     config = diffusers.DDIMScheduler.load_config(model, subfolder="scheduler")
-    return getattr(diffusers, config["_class_name"]).from_config(config)
+    return diffusers.DDIMScheduler.from_config(config, clip_sample=False)
 
 
 def by_prompt(pipeline, noise, steps, guidance):
+    pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
     settings = {"num_inference_steps": steps, "guidance_scale": guidance, "latents": noise}
     latents = pipeline([PROMPT] * COUNT, output_type="latent", **settings).images
     pictures = pipeline([PROMPT] * COUNT, output_type="pil", **settings).images
