@@ -11,7 +11,7 @@
 //!
 //! After the last step the known part is put in clean, whatever level the grid ends at. What a step
 //! evaluates on its way, at another level than it starts from, is seen with the known part at that
-//! level too.
+//! level too, or at the one that the sampler names ([`Sampler::kept_on_the_way`]).
 
 use crate::error::Result;
 use crate::level::{Level, Levels};
@@ -46,13 +46,18 @@ struct Between<'a> {
     eps: &'a State,
     /// Where the step starts: there it is in it already.
     from: Level,
+    /// Where the known part stands on the way; `None` is the evaluation's own level.
+    kept: Option<Level>,
 }
 
 impl Between<'_> {
     fn seen(&self, x: &State, at: &Levels) -> State {
         match at {
             Levels::One(level) if *level != self.from => {
-                blended(x.clone(), self.mask, self.known, self.eps, *level)
+                let Self { mask, known, eps, .. } = *self;
+                // As much noise as the other level has, in the scale of the state.
+                let sigma = self.kept.map_or(level.sigma, |kept| level.alpha * kept.sigma_edm());
+                blended(x.clone(), mask, known, eps, (level.alpha, sigma))
             }
             _ => x.clone(),
         }
@@ -73,9 +78,15 @@ impl Eval for Between<'_> {
     }
 }
 
-/// `x` where the mask is 1, and the known part at a level where it is 0.
-fn blended(x: State, mask: &State, known: &State, eps: &State, to: Level) -> State {
-    let kept = known.clone() * to.alpha + eps.clone() * to.sigma;
+/// `x` where the mask is 1, and `alpha known + sigma eps` where it is 0.
+fn blended(
+    x: State,
+    mask: &State,
+    known: &State,
+    eps: &State,
+    (alpha, sigma): (f64, f64),
+) -> State {
+    let kept = known.clone() * alpha + eps.clone() * sigma;
     kept.clone() + (x - kept).zip(mask, |x, mask| x * mask)
 }
 
@@ -92,6 +103,10 @@ impl Sampler for Blend {
         self.inner.enter(levels, first)
     }
 
+    fn kept_on_the_way(&self, step: &Step<'_>) -> Option<Level> {
+        self.inner.kept_on_the_way(step)
+    }
+
     fn step(
         &mut self,
         eval: &mut dyn Eval,
@@ -100,10 +115,11 @@ impl Sampler for Blend {
         noise: &mut dyn Noise,
     ) -> Result<State> {
         let Self { inner, mask, known, eps } = self;
-        let mut between = Between { eval, mask, known, eps, from: step.from };
+        let kept = inner.kept_on_the_way(step);
+        let mut between = Between { eval, mask, known, eps, from: step.from, kept };
         let x = inner.step(&mut between, x, step, noise)?;
         let to = if step.index + 1 == step.count { Level::CLEAN } else { step.to };
-        Ok(blended(x, mask, known, eps, to))
+        Ok(blended(x, mask, known, eps, (to.alpha, to.sigma)))
     }
 
     fn fork(&self) -> Box<dyn Sampler> {
@@ -130,8 +146,8 @@ mod tests {
     use super::*;
     use crate::level::Levels;
     use crate::noise::Silent;
-    use crate::process::VpLinear;
-    use crate::sampler::Ddim;
+    use crate::process::{Process, VpLinear};
+    use crate::sampler::{Ddim, dpm2::Dpm2, heun::Heun};
 
     /// Says that everything is 5.
     struct Fives;
@@ -162,6 +178,39 @@ mod tests {
             assert!((found[0] - alone[0]).abs() < 1e-12, "the painted part is the sampler's");
             let kept = if index == 1 { 9.0 } else { 9.0 * to.alpha - 0.7 * to.sigma };
             assert!((found[1] - kept).abs() < 1e-12, "{} {kept}", found[1]);
+        }
+    }
+
+    /// Remembers what was evaluated last.
+    struct Last(Vec<f64>, Level);
+
+    impl Eval for Last {
+        fn x0(&mut self, x: &State, at: &Levels) -> Result<State> {
+            let Levels::One(level) = at else { panic!("one level") };
+            *self = Self(x.to_rows().concat(), *level);
+            Ok(x.clone() * 0.5)
+        }
+    }
+
+    #[test]
+    fn the_kept_part_on_the_way_stands_where_the_sampler_says() {
+        let process = VpLinear::default();
+        let (from, to) = (process.at_lambda(-1.0), process.at_lambda(0.5));
+        let step = Step { from, to, index: 0, count: 2, process: &process };
+        let own: [(Box<dyn Sampler>, f64); 2] = [
+            (Box::new(Heun::default()), to.sigma_edm()),
+            (Box::new(Dpm2::default()), to.sigma_edm()),
+        ];
+        for (inner, noise) in own {
+            let known = from.alpha * 9.0 - 0.7 * from.sigma;
+            let (mask, eps) = (row([1.0, 0.0]), row([0.3, -0.7]));
+            let mut sampler = Blend::new(inner, mask, row([8.0, 9.0]), eps);
+            let mut last = Last(Vec::new(), from);
+            sampler.step(&mut last, row([0.1, known]), &step, &mut Silent).unwrap();
+            let Last(seen, at) = last;
+            assert!(at != from, "a second evaluation");
+            let wanted = at.alpha * (9.0 - 0.7 * noise);
+            assert!((seen[1] - wanted).abs() < 1e-9, "{} {wanted}", seen[1]);
         }
     }
 }

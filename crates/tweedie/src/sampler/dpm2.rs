@@ -8,7 +8,9 @@
 //! y_t = y + (t - s) d(y_m, m)          d(y, s) = (y - x0(y, s)) / s, y = x / alpha
 //! ```
 //!
-//! A step to clean data, or from pure noise, is Euler's.
+//! A step to clean data, or from pure noise, is Euler's. Where a part of the state is kept, diffusers'
+//! pipelines put it into `y_m` at the level `t` where the step ends, not at `m`; so does this sampler,
+//! for the same picture.
 
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +65,10 @@ pub(crate) fn slope_between(
 impl Sampler for Dpm2 {
     fn claims(&self) -> Claims {
         Claims { order: 2, nfe: 2, first: 0, stochastic: false }
+    }
+
+    fn kept_on_the_way(&self, step: &Step<'_>) -> Option<Level> {
+        Some(step.to)
     }
 
     fn step(

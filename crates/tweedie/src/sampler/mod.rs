@@ -162,6 +162,12 @@ pub trait Sampler: Debug + Send {
         first
     }
 
+    /// The level at which a part of the state that is kept ([`Blend`]) stands in what a step evaluates
+    /// on its way: the evaluation's own (`None`), unless a published pipeline has it otherwise.
+    fn kept_on_the_way(&self, _step: &Step<'_>) -> Option<Level> {
+        None
+    }
+
     /// One step.
     ///
     /// # Errors
