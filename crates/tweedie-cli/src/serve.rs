@@ -94,6 +94,10 @@ pub(crate) struct Args {
 
 const GIB: f64 = (1_u64 << 30) as f64;
 
+/// How often freed memory is given back: what a burst leaves does not stay, and steps that follow each other
+/// find their pages again.
+const TIDY: Duration = Duration::from_secs(2);
+
 impl Args {
     fn settings(&self) -> Result<Settings> {
         let key = match &self.api_key_file {
@@ -157,7 +161,6 @@ impl Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    tweedie::engine::return_freed_memory();
     let settings = args.settings()?;
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -179,9 +182,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 }
             }
         };
-        tweedie_server::serve(settings, stopped(), ready).await
+        let tidy = tokio::spawn(return_memory());
+        let result = tweedie_server::serve(settings, stopped(), ready).await;
+        tidy.abort();
+        result
     })?;
     Ok(())
+}
+
+/// Gives freed memory back now and then, for as long as it is polled.
+async fn return_memory() {
+    let mut pause = tokio::time::interval(TIDY);
+    loop {
+        pause.tick().await;
+        let _ = tokio::task::spawn_blocking(tweedie::engine::return_freed_memory).await;
+    }
 }
 
 /// Ready when the process is told to stop.

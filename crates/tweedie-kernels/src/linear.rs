@@ -1,5 +1,7 @@
 //! Products of rows with a weight matrix, and their gradients.
 
+use std::mem::MaybeUninit;
+
 use crate::gemm::{
     Columns, Packed, RowMajor, Rows, Transposed, gemm, packed_len, prepack_shared, tiled,
 };
@@ -79,7 +81,9 @@ fn few(rows: usize, k: usize, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32
         unsafe {
             if let Some(bias) = bias {
                 for r in 0..m {
-                    std::slice::from_raw_parts_mut(c.add(r * wide), rows).fill(bias[first + r]);
+                    let row = c.add(r * wide).cast::<MaybeUninit<f32>>();
+                    let row = std::slice::from_raw_parts_mut(row, rows);
+                    row.fill(MaybeUninit::new(bias[first + r]));
                 }
             }
             let a = Rows::new(w.at(first * k), k, 1).far();

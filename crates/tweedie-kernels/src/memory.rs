@@ -2,6 +2,7 @@
 //! parallel loop over independent units.
 
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
@@ -10,15 +11,9 @@ use rayon::prelude::*;
 #[repr(C, align(64))]
 struct Line([f32; 16]);
 
-/// `len` lines of zeros, which large pieces of memory from the system are already.
-fn zeros(len: usize) -> Vec<Line> {
-    // SAFETY: zeros are numbers.
-    unsafe { Box::<[Line]>::new_zeroed_slice(len).assume_init() }.into_vec()
-}
-
 /// Asks the system for large pages where the lines are many: each page costs a fault when it is first
 /// written, and a place among the addresses that the processor remembers.
-fn prefer_large_pages(lines: &mut [std::mem::MaybeUninit<Line>]) {
+fn prefer_large_pages<T>(lines: &mut [MaybeUninit<T>]) {
     #[cfg(target_os = "linux")]
     {
         const PAGE: usize = 4096;
@@ -38,24 +33,35 @@ fn prefer_large_pages(lines: &mut [std::mem::MaybeUninit<Line>]) {
 /// How many pieces of scratch a thread keeps: more than any kernel holds at once.
 const KEPT: usize = 12;
 
+/// Lines of the largest piece that a thread keeps, a MiB. Larger ones hang on the batch: kept on every
+/// thread that ever had one, the memory of a server would grow for as long as its batches do.
+const LARGEST_KEPT: usize = 1 << 14;
+
+type Lines = Vec<MaybeUninit<Line>>;
+
 thread_local! {
-    static POOL: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+    static POOL: RefCell<Vec<Lines>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Scratch of at least `len` numbers (initialised, of unknown value) on a cache line's boundary.
-/// It goes back to its thread's pool when dropped, so that memory is not mapped anew each call.
-pub(crate) struct Scratch(Vec<Line>);
+/// Scratch of at least `len` numbers on a cache line's boundary. Nothing may hang on a number that was
+/// not written. A small piece goes back to its thread's pool when dropped, so that memory is not mapped
+/// anew each call.
+pub(crate) struct Scratch(Lines);
 
 impl Scratch {
     pub(crate) fn new(len: usize) -> Self {
         let wanted = len.div_ceil(16);
         // The smallest that is large enough; growing one would copy what nobody reads.
         let kept = POOL.with_borrow_mut(|pool| {
-            let fits = (0..pool.len()).filter(|&i| pool[i].len() >= wanted);
-            let best = fits.min_by_key(|&i| pool[i].len())?;
+            let fits = (0..pool.len()).filter(|&i| pool[i].capacity() >= wanted);
+            let best = fits.min_by_key(|&i| pool[i].capacity())?;
             Some(pool.swap_remove(best))
         });
-        Self(kept.unwrap_or_else(|| zeros(wanted)))
+        Self(kept.unwrap_or_else(|| {
+            let mut lines = Vec::with_capacity(wanted);
+            prefer_large_pages(lines.spare_capacity_mut());
+            lines
+        }))
     }
 
     pub(crate) fn ptr(&mut self) -> *mut f32 {
@@ -66,12 +72,15 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let lines = std::mem::take(&mut self.0);
+        if lines.capacity() > LARGEST_KEPT {
+            return;
+        }
         // During the end of a thread the pool may be gone: then the memory is freed.
         let _ = POOL.try_with(|pool| {
             let mut pool = pool.borrow_mut();
             pool.push(lines);
             if pool.len() > KEPT {
-                let smallest = (0..pool.len()).min_by_key(|&i| pool[i].len());
+                let smallest = (0..pool.len()).min_by_key(|&i| pool[i].capacity());
                 smallest.map(|i| pool.swap_remove(i));
             }
         });
@@ -114,7 +123,9 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(len: usize) -> Self {
-        Self { numbers: Vec::with_capacity(len), len }
+        let mut numbers = Vec::with_capacity(len);
+        prefer_large_pages(numbers.spare_capacity_mut());
+        Self { numbers, len }
     }
 
     pub(crate) fn ptr(&mut self) -> Ptr {
