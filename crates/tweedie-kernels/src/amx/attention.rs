@@ -11,16 +11,16 @@
 use std::arch::x86_64::{
     __m512, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_mov_ps,
     _mm512_mask_storeu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_ps,
-    _mm512_reduce_max_ps, _mm512_set1_ps, _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm512_reduce_max_ps, _mm512_reduce_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps,
+    _mm512_storeu_si512,
 };
 
 use super::blocks::{DEPTH, SIDE, block_len, block_start, multiply, pack_rows};
 use super::{STEPS, TILE, Tiles, first, split};
 use crate::attention::Shape;
 use crate::gemm::Rows;
-use crate::math::exp;
 use crate::memory::Scratch;
-use crate::simd::{Avx512, LANES};
+use crate::simd::LANES;
 
 /// Queries that meet a chunk of keys one after the other, while it is near.
 pub(crate) const QUERIES: usize = 128;
@@ -36,7 +36,7 @@ pub(crate) fn takes(s: &Shape) -> bool {
 /// What is kept of a row between chunks.
 #[derive(Clone, Copy)]
 struct Row {
-    /// The largest score so far, scaled.
+    /// The largest score so far, before it is scaled.
     top: f32,
     /// The sum of exponentials of what lies below it.
     sum: f32,
@@ -95,6 +95,7 @@ pub(crate) unsafe fn attend(
                 }
                 let rows = &mut rows[first..first + count];
                 let total = total.add(first * wide);
+                let weigh = if depth == DEPTH { weigh::<true> } else { weigh::<false> };
                 weigh(s.scale, rows, depth, scores.ptr(), split.ptr(), wide, total);
                 for column in (0..s.e).step_by(SIDE) {
                     let value = values.add(block_start(k0, s.e) + column / SIDE * block_len(depth));
@@ -113,7 +114,7 @@ pub(crate) unsafe fn attend(
         for (r, row) in rows.iter().enumerate().take(m) {
             write(s.e, total.add(r * wide), 1.0 / row.sum, out.add(r * s.e));
             if let Some(stats) = stats {
-                *stats.add(2 * r) = row.top;
+                *stats.add(2 * r) = row.top * s.scale;
                 *stats.add(2 * r + 1) = row.sum;
             }
         }
@@ -157,11 +158,28 @@ unsafe fn unscale(
     }
 }
 
-/// The exponentials of a chunk's scores, split, and what was summed before multiplied for the new
-/// largest scores.
+/// `2^t` to 1.5e-7 of it: a polynomial of the fifth degree on what is left of `t` above an integer.
+/// Not a number stays so, and minus infinity gives 0.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
-unsafe fn weigh(
+fn power_of_two(t: __m512) -> __m512 {
+    // The least of the largest relative error on [0, 1].
+    const C: [f32; 6] =
+        [1.0, 0.693_153_1, 0.240_153_61, 0.055_826_318, 0.008_989_34, 0.001_877_576_7];
+    // Rounding down, to whole numbers, without exceptions.
+    let r = _mm512_reduce_ps::<0b1001>(t);
+    let mut p = _mm512_set1_ps(C[5]);
+    for c in C[..5].iter().rev() {
+        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(*c));
+    }
+    _mm512_scalef_ps(p, t)
+}
+
+/// The exponentials of a chunk's scores, split, and what was summed before multiplied for the new
+/// largest scores. `WHOLE`: the chunk has [`DEPTH`] keys.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+unsafe fn weigh<const WHOLE: bool>(
     scale: f32,
     rows: &mut [Row],
     depth: usize,
@@ -171,39 +189,40 @@ unsafe fn weigh(
     total: *mut f32,
 ) {
     let low = _mm512_set1_ps(f32::NEG_INFINITY);
+    // e^x is 2^(x log2 e).
+    let scale = scale * std::f32::consts::LOG2_E;
     let (factor, zero) = (_mm512_set1_ps(scale), _mm512_set1_ps(0.0));
-    let blocks = depth.div_ceil(SIDE);
+    let blocks = if WHOLE { DEPTH / SIDE } else { depth.div_ceil(SIDE) };
     let lanes = |j: usize, half: usize| first(depth.saturating_sub(j * SIDE + half * LANES));
     for (r, row) in rows.iter_mut().enumerate() {
         // SAFETY: the caller's scores, exponentials and sums.
         unsafe {
             let load = |j: usize, half: usize| {
                 let x = _mm512_loadu_ps(scores.add(j * 4 * TILE + place(r, half)));
-                _mm512_mask_mov_ps(low, lanes(j, half), x)
+                if WHOLE { x } else { _mm512_mask_mov_ps(low, lanes(j, half), x) }
             };
-            let mut most = low;
+            let mut most = [low; 2];
             for j in 0..blocks {
-                // What is not a number is passed over here, and stays one below.
-                most = _mm512_max_ps(load(j, 0), most);
-                most = _mm512_max_ps(load(j, 1), most);
+                for (half, most) in most.iter_mut().enumerate() {
+                    // What is not a number is passed over here, and stays one below.
+                    *most = _mm512_max_ps(load(j, half), *most);
+                }
             }
-            let top = row.top.max(_mm512_reduce_max_ps(most) * scale);
-            let minus = _mm512_set1_ps(-top);
-            let weight = |x: __m512| {
-                exp(Avx512::from_register(_mm512_fmadd_ps(x, factor, minus))).register()
-            };
-            let mut sum = zero;
+            let top = row.top.max(_mm512_reduce_max_ps(_mm512_max_ps(most[0], most[1])));
+            let minus = _mm512_set1_ps(-top * scale);
+            let weight = |x: __m512| power_of_two(_mm512_fmadd_ps(x, factor, minus));
+            let mut sum = [zero; 2];
             for j in 0..blocks {
                 let (x, y) = (weight(load(j, 0)), weight(load(j, 1)));
-                sum = _mm512_add_ps(sum, _mm512_add_ps(x, y));
+                sum = [_mm512_add_ps(sum[0], x), _mm512_add_ps(sum[1], y)];
                 let (high, low) = split(x, y);
                 let to = to.add(j * 4 * TILE + r / LANES * TILE + r % LANES * LANES);
                 _mm512_storeu_si512(to.cast(), high);
                 _mm512_storeu_si512(to.add(2 * TILE).cast(), low);
             }
-            let sum = _mm512_reduce_add_ps(sum);
+            let sum = _mm512_reduce_add_ps(_mm512_add_ps(sum[0], sum[1]));
             if top > row.top && row.top > f32::NEG_INFINITY {
-                let fall = (row.top - top).exp();
+                let fall = ((row.top - top) * scale).exp2();
                 row.sum *= fall;
                 let fall = _mm512_set1_ps(fall);
                 for i in (0..wide).step_by(LANES) {
