@@ -6,7 +6,7 @@ use crate::simd::{LANES, Simd, dispatch, load_part, store_part};
 
 /// An activation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Activation {
+pub enum Activation {
     /// `x sigmoid(x)`.
     Silu,
     /// `x Phi(x)`.
@@ -46,8 +46,11 @@ pub(crate) unsafe fn silu_slope<S: Simd>(x: S) -> S {
 }
 
 /// The activation, which is a constant wherever this is inlined.
+///
+/// # Safety
+/// The instruction set of `S` is there.
 #[inline(always)]
-unsafe fn value<S: Simd>(f: Activation, x: S) -> S {
+pub(crate) unsafe fn value<S: Simd>(f: Activation, x: S) -> S {
     // SAFETY: arithmetic only.
     unsafe {
         match f {

@@ -24,7 +24,11 @@ impl GatedKernels for Flex {
     }
 }
 
-fn gated(x: Tensor<3>, f: Activation) -> Tensor<3> {
+/// The first half of the features times the activation of the second.
+///
+/// # Panics
+/// When the number of features is odd.
+pub(crate) fn gated(x: Tensor<3>, f: Activation) -> Tensor<3> {
     let n = x.dims()[2];
     assert!(n.is_multiple_of(2), "a gate of {n} features, which have no two halves");
     if !x.is_autodiff() && crate::ops::has_kernels(x.device(), &[x.dtype()]) {
@@ -32,23 +36,6 @@ fn gated(x: Tensor<3>, f: Activation) -> Tensor<3> {
     }
     let (value, gate) = (x.clone().narrow(2, 0, n / 2), x.narrow(2, n / 2, n / 2));
     value * crate::ops::activate(gate, f)
-}
-
-/// `a * gelu(b)` for the two halves `a` and `b` of the features of `x` `[b, t, 2 n]` (GEGLU; Shazeer, "GLU
-/// Variants Improve Transformer", 2020).
-///
-/// # Panics
-/// When the number of features is odd.
-pub fn geglu(x: Tensor<3>) -> Tensor<3> {
-    gated(x, Activation::Gelu)
-}
-
-/// As [`geglu`] with SiLU for GELU (SwiGLU).
-///
-/// # Panics
-/// As [`geglu`].
-pub fn swiglu(x: Tensor<3>) -> Tensor<3> {
-    gated(x, Activation::Silu)
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ mod attention;
 mod composed;
 mod conv;
 mod dot;
+mod epilogue;
 mod extension;
 mod gated;
 mod gemm;
@@ -57,8 +58,9 @@ mod sweep;
 mod testing;
 mod winograd;
 
+pub use activation::Activation;
 pub use allocator::{keep_freed_memory, return_freed_memory};
-pub use gated::{geglu, swiglu};
+pub use epilogue::Epilogue;
 pub use instruction_set::InstructionSet;
 pub use narrow::Half;
 pub use packed::{PackedWeight, conv2d_packed, linear_packed};

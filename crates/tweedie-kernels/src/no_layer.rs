@@ -1,5 +1,6 @@
 //! What stands in for [`crate::amx::layer`] on processors without tiles: nothing is ever packed.
 
+use crate::Epilogue;
 use crate::conv::Shape;
 use crate::narrow::Half;
 
@@ -29,7 +30,17 @@ impl Layer {
     }
 }
 
-pub(crate) fn rows(layer: &Layer, _rows: usize, _x: &[f32], _bias: Option<&[f32]>) -> Vec<f32> {
+pub(crate) fn rows(
+    layer: &Layer,
+    _rows: usize,
+    _x: &[f32],
+    _bias: Option<&[f32]>,
+    _epilogue: Epilogue,
+) -> Vec<f32> {
+    match *layer {}
+}
+
+pub(crate) fn gates(layer: &Layer) -> bool {
     match *layer {}
 }
 

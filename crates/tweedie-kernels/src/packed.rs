@@ -20,7 +20,7 @@ use crate::no_layer as layer;
 #[cfg(not(target_arch = "x86_64"))]
 use crate::no_layer::Layer;
 use crate::profile::{Class, timed};
-use crate::{Half, conv, mmap};
+use crate::{Epilogue, Half, activation, conv, mmap};
 
 /// Elements of a kernel times channels, below which most of a tile would be zeros.
 const LEAST: usize = 27;
@@ -87,18 +87,31 @@ fn on_processor(device: &Device) -> bool {
     matches!(device.clone().inner().as_dispatch(), DispatchDevice::Flex(_))
 }
 
-/// As [`crate::linear`] with a weight that is packed.
+/// As [`crate::linear`] with a weight that is packed, and what follows.
 ///
 /// # Panics
 /// When the shapes do not fit.
-pub fn linear_packed(x: Tensor<3>, w: &PackedWeight, bias: Option<Tensor<1>>) -> Tensor<3> {
+pub fn linear_packed(
+    x: Tensor<3>,
+    w: &PackedWeight,
+    bias: Option<Tensor<1>>,
+    epilogue: Epilogue,
+) -> Tensor<3> {
     let [outputs, channels, taps] = w.0.sizes();
     assert!(taps == 1 && x.dims()[2] == channels, "linear_packed: the shapes do not fit");
+    if matches!(epilogue, Epilogue::Gated(_)) {
+        assert!(outputs.is_multiple_of(2), "linear_packed: a gate of {outputs} outputs");
+    }
     if let Some(bias) = &bias {
         assert!(bias.dims() == [outputs], "linear_packed: a bias of {:?}", bias.dims());
     }
     let bias = bias.map(Tensor::into_dispatch).into();
-    Tensor::from_dispatch(Dispatch::kernel_linear_packed(x.into_dispatch(), w.0.clone(), bias))
+    // What is tracked goes through operations that have gradients.
+    let tracked = x.is_autodiff();
+    let within = if tracked { Epilogue::Plain } else { epilogue };
+    let (x, layer) = (x.into_dispatch(), w.0.clone());
+    let y = Tensor::from_dispatch(Dispatch::kernel_linear_packed(x, layer, bias, within));
+    if tracked { epilogue.of(y) } else { y }
 }
 
 /// As [`crate::conv2d`] with a kernel of `size` that is packed.
@@ -144,6 +157,7 @@ pub(crate) trait PackedKernels: Backend {
         x: FloatTensor<Self>,
         layer: Arc<Layer>,
         #[extension_type] bias: Maybe<Self>,
+        epilogue: Epilogue,
     ) -> FloatTensor<Self>;
 
     fn kernel_conv2d_packed(
@@ -166,12 +180,24 @@ impl PackedKernels for Flex {
         numbers.0
     }
 
-    fn kernel_linear_packed(x: FlexTensor, layer: Arc<Layer>, bias: Maybe<Self>) -> FlexTensor {
+    fn kernel_linear_packed(
+        x: FlexTensor,
+        layer: Arc<Layer>,
+        bias: Maybe<Self>,
+        epilogue: Epilogue,
+    ) -> FlexTensor {
         let ([b, t, k], [o, ..]) = (shape(&x), layer.sizes());
         let _timed = timed(Class::Linear, b * t * k * o);
         let (x, bias) = (Numbers::new(x), bias.option().map(Numbers::new));
         let bias = bias.as_ref().map(Numbers::slice);
-        tensor(layer::rows(&layer, b * t, x.slice(), bias), [b, t, o])
+        let n = epilogue.outputs(o);
+        match epilogue {
+            Epilogue::Gated(f) if !layer::gates(&layer) => {
+                let y = layer::rows(&layer, b * t, x.slice(), bias, Epilogue::Plain);
+                tensor(activation::gated(f, b * t, n, &y), [b, t, n])
+            }
+            _ => tensor(layer::rows(&layer, b * t, x.slice(), bias, epilogue), [b, t, n]),
+        }
     }
 
     fn kernel_conv2d_packed(
@@ -215,7 +241,9 @@ impl<C: CheckpointStrategy> PackedKernels for Autodiff<Flex, C> {
         x: FloatTensor<Self>,
         layer: Arc<Layer>,
         bias: Maybe<Self>,
+        epilogue: Epilogue,
     ) -> FloatTensor<Self> {
+        debug_assert_eq!(epilogue, Epilogue::Plain, "a gradient of what follows");
         let [o, c, _] = layer.sizes();
         let w = Self::from_inner(tensor(layer.unpack(), [o, c]));
         Self::kernel_linear(x, w, bias)
@@ -238,6 +266,7 @@ impl<C: CheckpointStrategy> PackedKernels for Autodiff<Flex, C> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Activation::{Gelu, GeluTanh, QuickGelu, Silu};
     use crate::InstructionSet;
     use crate::testing::{numbers, with_each_set};
     use burn::tensor::TensorData;
@@ -294,10 +323,27 @@ mod tests {
             let flat = weight.clone().reshape([40, 315]);
             let wanted = crate::linear(rows.clone(), flat.clone(), bias.clone());
             close(
-                &values(linear_packed(rows.clone(), &matrix, bias.clone())),
+                &values(linear_packed(rows.clone(), &matrix, bias.clone(), Epilogue::Plain)),
                 &values(wanted),
                 1e-4,
             );
+
+            // What follows in the same pass is what follows in one of its own, also where halves are
+            // no whole blocks.
+            for outputs in [40, 64, 128] {
+                let w = tensor(numbers(outputs * 315, 6), [outputs * 315]);
+                let w = PackedWeight::new(&w, &[outputs, 315]).unwrap();
+                let bias = Some(tensor(numbers(outputs, 7), [outputs]));
+                let plain = linear_packed(rows.clone(), &w, bias.clone(), Epilogue::Plain);
+                for f in [Silu, Gelu, GeluTanh, QuickGelu] {
+                    for after in [Epilogue::Activated(f), Epilogue::Gated(f)] {
+                        let found = linear_packed(rows.clone(), &w, bias.clone(), after);
+                        let wanted = after.of(plain.clone());
+                        assert_ne!(values(found.clone()), values(plain.clone()));
+                        assert_eq!(values(found), values(wanted), "{outputs} {after:?}");
+                    }
+                }
+            }
 
             let gradient = |f: &dyn Fn(Tensor<3>) -> Tensor<3>| {
                 let x = rows.clone().autodiff().require_grad();
@@ -306,7 +352,7 @@ mod tests {
                 values(x.grad(&grads).unwrap())
             };
             let lifted = bias.map(Tensor::autodiff);
-            let found = gradient(&|x| linear_packed(x, &matrix, lifted.clone()));
+            let found = gradient(&|x| linear_packed(x, &matrix, lifted.clone(), Epilogue::Plain));
             let wanted = gradient(&|x| crate::linear(x, flat.clone().autodiff(), lifted.clone()));
             close(&found, &wanted, 1e-4);
         });

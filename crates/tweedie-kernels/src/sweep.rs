@@ -188,7 +188,8 @@ fn product(dice: &mut Dice) -> Case {
             #[cfg(target_arch = "x86_64")]
             if packed && crate::InstructionSet::current() == crate::InstructionSet::Amx {
                 use crate::amx::layer::{self, Layer};
-                return layer::rows(&Layer::new([n, k, 1], &w).unwrap(), rows, &x, bias.as_deref());
+                let layer = Layer::new([n, k, 1], &w).unwrap();
+                return layer::rows(&layer, rows, &x, bias.as_deref(), crate::Epilogue::Plain);
             }
             let _ = packed;
             linear::forward(rows, k, n, &x, &w, bias.as_deref())

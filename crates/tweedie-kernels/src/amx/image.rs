@@ -70,7 +70,7 @@ pub(crate) fn image(layer: &Layer, s: &Shape, x: &[f32], bias: Option<&[f32]>) -
     let positions = (s.oh - 1) * row + s.ow;
     let mut y = Output::new(s.batch * s.o * pixels);
     let out = y.ptr();
-    let shares = Shares::new(layer, s.batch, positions);
+    let shares = Shares::new(s.c, s.o.div_ceil(SIDE), s.batch, positions);
     let work = shares.strip * shares.range * SIDE * layer.channels * layer.taps;
     parallel(s.batch * shares.strips * shares.ranges, work, |unit| {
         let (range, place) = (unit / (s.batch * shares.strips), unit % (s.batch * shares.strips));
@@ -78,8 +78,12 @@ pub(crate) fn image(layer: &Layer, s: &Shape, x: &[f32], bias: Option<&[f32]>) -
         let count = shares.strip.min(positions - first);
         let runs = runs(s, row, first, count);
         let mut scratch = Scratch::new(shares.strip * SIDE);
-        let lines =
-            Lines { first: to.at(image * sample), low: places * 4 * LINE, offsets: &offsets };
+        let lines = Lines {
+            first: to.at(image * sample),
+            low: places * 4 * LINE,
+            offsets: &offsets,
+            stride: SIDE * LINE,
+        };
         // SAFETY: the tiles are there, or there would be no layer; each unit writes its own part.
         unsafe {
             let _tiles = Tiles::new();

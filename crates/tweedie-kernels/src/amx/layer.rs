@@ -22,7 +22,7 @@ use crate::narrow::Half;
 use crate::simd::{Avx512, LANES};
 
 pub(crate) use super::image::image;
-pub(crate) use super::rows::rows;
+pub(crate) use super::rows::{gates, rows};
 
 /// Outputs of a block of weights, and positions that are multiplied with it at once.
 pub(super) const SIDE: usize = 32;
@@ -69,8 +69,11 @@ impl Layer {
             let rows = SIDE.min(outputs - i * SIDE);
             let mut wide = Scratch::new(rows * row);
             let from = &w[2 * i * SIDE * row..][..2 * rows * row];
-            // SAFETY: the scratch is that long, and initialised.
-            half.widen(from, unsafe { std::slice::from_raw_parts_mut(wide.ptr(), rows * row) });
+            // SAFETY: the scratch is that long, and is initialised here.
+            half.widen(from, unsafe {
+                wide.ptr().write_bytes(0, rows * row);
+                std::slice::from_raw_parts_mut(wide.ptr(), rows * row)
+            });
             pack(wide.ptr());
         })
     }

@@ -1,23 +1,34 @@
 //! The rows of a linear layer.
 
 use std::arch::x86_64::{
-    __m512, _mm512_add_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-    _mm512_mul_ps, _mm512_reduce_max_ps, _mm512_set1_ps, _mm512_storeu_si512,
+    __m512, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_reduce_max_ps, _mm512_set1_ps,
+    _mm512_storeu_si512,
 };
 
-use super::layer::{Layer, SIDE};
+use super::layer::{Layer, SIDE, STEP};
 use super::sums::{LINE, Lines, Shares, sums};
 use super::{STEPS, TILE, Tiles, first, larger, scale, split};
+use crate::activation::{Activation, value};
+use crate::epilogue::Epilogue;
 use crate::memory::{Output, Ptr, Scratch, parallel};
-use crate::simd::LANES;
+use crate::simd::{Avx512, LANES, Simd, load_part, store_part};
 
-/// `y[rows, outputs] = x[rows, channels] w^T + bias`.
-pub(crate) fn rows(layer: &Layer, rows: usize, x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-    let (n, k) = (layer.outputs, layer.channels);
+/// `y[rows, outputs] = x[rows, channels] w^T + bias`, and what follows: a gate halves the outputs, whose
+/// halves must be whole blocks ([`gates`]).
+pub(crate) fn rows(
+    layer: &Layer,
+    rows: usize,
+    x: &[f32],
+    bias: Option<&[f32]>,
+    epilogue: Epilogue,
+) -> Vec<f32> {
+    let (n, k) = (epilogue.outputs(layer.outputs), layer.channels);
     debug_assert!(layer.taps == 1 && x.len() == rows * k);
     let mut y = Output::new(rows * n);
     let out = y.ptr();
-    let mut lines = Scratch::new((2 * layer.groups() * rows + SIDE) * LINE);
+    // For every block of rows its steps one behind the other, as they are read.
+    let stride = layer.groups() * STEP;
+    let mut lines = Scratch::new(rows.div_ceil(SIDE) * stride);
     let mut factors = vec![1.0; rows.next_multiple_of(LANES)];
     let (to, by_row) = (Ptr::new(lines.ptr()), Ptr::new(factors.as_mut_ptr()));
     let from = Ptr::of(x);
@@ -25,29 +36,47 @@ pub(crate) fn rows(layer: &Layer, rows: usize, x: &[f32], bias: Option<&[f32]>) 
         let first = i * LANES;
         // SAFETY: each unit has its own rows.
         unsafe {
-            let to = to.at(first * LINE);
+            let to = to.at(first / SIDE * stride + first % SIDE * LINE);
             let count = LANES.min(rows - first);
-            split_rows(count, k, from.at(first * k), rows, to, by_row.at(first));
+            split_rows(count, k, from.at(first * k), to, by_row.at(first));
         }
     });
-    let offsets: Vec<usize> = (0..layer.groups()).map(|g| 2 * g * rows * 4 * LINE).collect();
-    let s = Shares::new(layer, 1, rows);
+    let offsets: Vec<usize> = (0..layer.groups()).map(|g| g * 4 * STEP).collect();
+    let blocks = n.div_ceil(SIDE);
+    let s = Shares::new(layer.channels, blocks, 1, rows);
     parallel(s.strips * s.ranges, s.strip * s.range * SIDE * k, |unit| {
         let (range, first) = (unit / s.strips, unit % s.strips * s.strip);
         let count = s.strip.min(rows - first);
-        let mut scratch = Scratch::new(s.strip * SIDE);
-        let lines = Lines { first: to.at(0), low: rows * 4 * LINE, offsets: &offsets };
+        let gated = matches!(epilogue, Epilogue::Gated(_));
+        let mut scratch = Scratch::new((1 + usize::from(gated)) * s.strip * SIDE);
+        let lines = Lines { first: to.at(0), low: 4 * SIDE * LINE, offsets: &offsets, stride };
         // SAFETY: the tiles are there, or there would be no layer; each unit writes its own part.
         unsafe {
             let _tiles = Tiles::new();
-            for block in range * s.range..((range + 1) * s.range).min(n.div_ceil(SIDE)) {
-                sums(layer, block, &lines, first, count, scratch.ptr());
+            let part = |block: usize, sums_at: *mut f32| {
+                sums(layer, block, &lines, first, count, sums_at);
+                Part {
+                    sums: sums_at,
+                    factors: layer.block(block).wrapping_add(layer.factors()),
+                    bias: bias.map(|b| b.as_ptr().wrapping_add(block * SIDE)),
+                }
+            };
+            for block in range * s.range..((range + 1) * s.range).min(blocks) {
+                let value = part(block, scratch.ptr());
+                let gate =
+                    gated.then(|| part(blocks + block, scratch.ptr().wrapping_add(s.strip * SIDE)));
                 let columns = SIDE.min(n - block * SIDE);
-                let bias = bias.map(|b| b.as_ptr().wrapping_add(block * SIDE));
-                let factors = layer.block(block).wrapping_add(layer.factors());
                 let to = out.at(first * n + block * SIDE);
-                let by_row = by_row.at(first);
-                write_rows(count, columns, scratch.ptr(), by_row, factors, bias, to, n);
+                write_rows(
+                    count,
+                    columns,
+                    &value,
+                    gate.as_ref(),
+                    epilogue,
+                    by_row.at(first),
+                    to,
+                    n,
+                );
             }
         }
     });
@@ -56,25 +85,23 @@ pub(crate) fn rows(layer: &Layer, rows: usize, x: &[f32], bias: Option<&[f32]>) 
     unsafe { y.finish() }
 }
 
-/// Splits `count` rows, at most sixteen, of `k` numbers into lines: those of a group of channels lie
-/// `rows` apart, high and low ones behind each other.
+/// Whether a layer's outputs can be gated as they are written.
+pub(crate) fn gates(layer: &Layer) -> bool {
+    layer.outputs.is_multiple_of(2 * SIDE)
+}
+
+/// Splits `count` rows, at most sixteen, of `k` numbers into the lines of a block: for each group of
+/// channels the high ones of [`SIDE`] rows, and behind them the low ones.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
-unsafe fn split_rows(
-    count: usize,
-    k: usize,
-    from: *const f32,
-    rows: usize,
-    to: *mut f32,
-    factors: *mut f32,
-) {
+unsafe fn split_rows(count: usize, k: usize, from: *const f32, to: *mut f32, factors: *mut f32) {
     // SAFETY: the caller's rows and lines.
     unsafe {
         for r in 0..count {
             let row = from.add(r * k);
-            let most = split_row(k, row, _mm512_set1_ps(1.0), rows, to.add(r * LINE));
+            let most = split_row(k, row, _mm512_set1_ps(1.0), to.add(r * LINE));
             let up = scale(most);
             if up != 1.0 {
-                split_row(k, row, _mm512_set1_ps(up), rows, to.add(r * LINE));
+                split_row(k, row, _mm512_set1_ps(up), to.add(r * LINE));
             }
             *factors.add(r) = 1.0 / up;
         }
@@ -84,7 +111,7 @@ unsafe fn split_rows(
 /// Splits one row times `up`; gives its largest size.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
-unsafe fn split_row(k: usize, from: *const f32, up: __m512, rows: usize, to: *mut f32) -> f32 {
+unsafe fn split_row(k: usize, from: *const f32, up: __m512, to: *mut f32) -> f32 {
     let mut most = _mm512_set1_ps(0.0);
     // SAFETY: the caller's row, up to its end, and its lines.
     unsafe {
@@ -96,46 +123,89 @@ unsafe fn split_row(k: usize, from: *const f32, up: __m512, rows: usize, to: *mu
             let (x, y) = (part(0), part(LANES));
             most = larger(larger(most, x), y);
             let (high, low) = split(_mm512_mul_ps(x, up), _mm512_mul_ps(y, up));
-            let to = to.add(2 * group * rows * LINE);
+            let to = to.add(group * STEP);
             _mm512_storeu_si512(to.cast(), high);
-            _mm512_storeu_si512(to.add(rows * LINE).cast(), low);
+            _mm512_storeu_si512(to.add(SIDE * LINE).cast(), low);
         }
     }
     _mm512_reduce_max_ps(most)
 }
 
-/// Writes the sums of a block of outputs, plus the bias, into rows `row` apart.
+/// A block of outputs: its sums, and what makes outputs of them.
+struct Part {
+    sums: *const f32,
+    factors: *const f32,
+    bias: Option<*const f32>,
+}
+
+impl Part {
+    /// Half a row of the block.
+    ///
+    /// # Safety
+    /// AVX-512; the sums of the row, and as many factors and numbers of the bias as `valid` says.
+    #[inline(always)]
+    unsafe fn read(&self, r: usize, half: usize, by_row: f32, valid: usize) -> Avx512 {
+        let tile = r / LANES / 2 * 4 + r / LANES % 2 * 2 + half;
+        // SAFETY: the caller's.
+        unsafe {
+            let sum = Avx512::load(self.sums.add(tile * TILE + r % LANES * LANES));
+            // Powers of two, whose product comes first: it is exact, while the sum times one of
+            // them may be too small to be.
+            let by_column = Avx512::load(self.factors.add(half * LANES));
+            let y = sum.mul(Avx512::splat(by_row).mul(by_column));
+            match self.bias {
+                Some(bias) => y.add(load_part(bias.add(half * LANES), valid)),
+                None => y.add(Avx512::splat(0.0)),
+            }
+        }
+    }
+}
+
+/// Writes a block of outputs and what follows into rows `row` apart.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
 #[allow(clippy::too_many_arguments, reason = "kernels take pointers and sizes")]
 unsafe fn write_rows(
     rows: usize,
     columns: usize,
-    sums: *const f32,
-    row_factors: *const f32,
-    column_factors: *const f32,
-    bias: Option<*const f32>,
+    block: &Part,
+    gate: Option<&Part>,
+    epilogue: Epilogue,
+    by_row: *const f32,
     to: *mut f32,
     row: usize,
 ) {
-    for half in 0..columns.div_ceil(LANES) {
-        let valid = first(columns - half * LANES);
-        // SAFETY: the caller's; what lies behind the last column is neither read nor written.
-        unsafe {
-            let by_column = _mm512_loadu_ps(column_factors.add(half * LANES));
-            let bias = bias.map_or(_mm512_set1_ps(0.0), |bias| {
-                _mm512_maskz_loadu_ps(valid, bias.wrapping_add(half * LANES))
-            });
-            for r in 0..rows {
-                let tile = r / LANES / 2 * 4 + r / LANES % 2 * 2 + half;
-                let sum = _mm512_loadu_ps(sums.add(tile * TILE + r % LANES * LANES));
-                // Powers of two, whose product comes first: it is exact, while the sum times one of
-                // them may be too small to be.
-                let factor = _mm512_mul_ps(_mm512_set1_ps(*row_factors.add(r)), by_column);
-                let y = _mm512_add_ps(_mm512_mul_ps(sum, factor), bias);
-                _mm512_mask_storeu_ps(to.add(r * row + half * LANES), valid, y);
+    // One loop for each, so that the choice is made once.
+    macro_rules! each {
+        (|$read:ident| $output:expr) => {
+            for half in 0..columns.div_ceil(LANES) {
+                let valid = LANES.min(columns - half * LANES);
+                for r in 0..rows {
+                    // SAFETY: the caller's; what lies behind the last column is neither read nor written.
+                    unsafe {
+                        let $read = |part: &Part| part.read(r, half, *by_row.add(r), valid);
+                        let y: Avx512 = $output;
+                        store_part(y, to.add(r * row + half * LANES), valid);
+                    }
+                }
             }
-        }
+        };
     }
+    macro_rules! all {
+        ($($f:ident),*) => {
+            match (epilogue, gate) {
+                $(
+                    (Epilogue::Activated(Activation::$f), _) => {
+                        each!(|read| value(Activation::$f, read(block)))
+                    }
+                    (Epilogue::Gated(Activation::$f), Some(gate)) => {
+                        each!(|read| read(block).mul(value(Activation::$f, read(gate))))
+                    }
+                )*
+                _ => each!(|read| read(block)),
+            }
+        };
+    }
+    all!(Silu, Gelu, GeluTanh, QuickGelu);
 }
 
 #[cfg(test)]
@@ -161,7 +231,7 @@ mod tests {
             ] {
                 let x: Vec<f32> = numbers(m * k, 1).iter().map(|x| x * of_x).collect();
                 let w: Vec<f32> = numbers(n * k, 2).iter().map(|x| x * of_w).collect();
-                let got = rows(&Layer::new([n, k, 1], &w).unwrap(), m, &x, None);
+                let got = rows(&Layer::new([n, k, 1], &w).unwrap(), m, &x, None, Epilogue::Plain);
                 for (i, got) in got.iter().enumerate() {
                     let (mut sum, mut size) = (0.0, 0.0);
                     for l in 0..k {
@@ -187,8 +257,8 @@ mod tests {
         let (rows_of, n, k) = (77, 70, 200);
         let (x, w) = (numbers(rows_of * k, 1), numbers(n * k, 2));
         let layer = Layer::new([n, k, 1], &w).unwrap();
-        let whole = pool(1).install(|| rows(&layer, rows_of, &x, None));
-        assert_eq!(whole, pool(2).install(|| rows(&layer, rows_of, &x, None)));
-        assert_eq!(rows(&layer, 5, &x[..5 * k], None)[..], whole[..5 * n]);
+        let whole = pool(1).install(|| rows(&layer, rows_of, &x, None, Epilogue::Plain));
+        assert_eq!(whole, pool(2).install(|| rows(&layer, rows_of, &x, None, Epilogue::Plain)));
+        assert_eq!(rows(&layer, 5, &x[..5 * k], None, Epilogue::Plain)[..], whole[..5 * n]);
     }
 }

@@ -16,7 +16,7 @@ use crate::simd::LANES;
 pub(super) const LINE: usize = 16;
 
 /// Numbers of an image that stay in the second-level cache.
-const NEAR: usize = 1 << 18;
+const NEAR: usize = 1 << 17;
 
 /// Most positions of a strip.
 const STRIP: usize = 1024;
@@ -161,10 +161,12 @@ pub(super) struct Lines<'a> {
     pub(super) low: usize,
     /// Of each step, in bytes.
     pub(super) offsets: &'a [usize],
+    /// From the lines of [`SIDE`] positions to those of the next, in numbers.
+    pub(super) stride: usize,
 }
 
-/// The sums of the block `block` of outputs at `count` positions from `first` on: for each [`SIDE`]
-/// of them four tiles.
+/// The sums of the block `block` of outputs at `count` positions from `first` on, a multiple of [`SIDE`]:
+/// for each [`SIDE`] of them four tiles.
 ///
 /// # Safety
 /// [`Tiles`] are configured; the lines of these positions, rounded up to sixteen; room for the sums.
@@ -188,7 +190,7 @@ pub(super) unsafe fn sums(
             b = split.ptr();
         }
         for p in (0..count).step_by(SIDE) {
-            let (a, low) = (lines.first.wrapping_add((first + p) * LINE), lines.low);
+            let (a, low) = (lines.first.wrapping_add((first + p) / SIDE * lines.stride), lines.low);
             let to = to.wrapping_add(p / SIDE * 4 * TILE);
             // SAFETY: the caller's.
             unsafe {
@@ -234,12 +236,11 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Of `samples` times `positions`.
-    pub(super) fn new(layer: &Layer, samples: usize, positions: usize) -> Self {
-        let most = (NEAR / layer.channels.max(1)).clamp(2 * SIDE, STRIP) / SIDE * SIDE;
+    /// Of `samples` times `positions` of `channels`, and `blocks` of outputs.
+    pub(super) fn new(channels: usize, blocks: usize, samples: usize, positions: usize) -> Self {
+        let most = (NEAR / channels.max(1)).clamp(8 * SIDE, STRIP) / SIDE * SIDE;
         let strip = positions.div_ceil(positions.div_ceil(most).max(1)).next_multiple_of(SIDE);
         let strips = positions.div_ceil(strip.max(1));
-        let blocks = layer.outputs.div_ceil(SIDE);
         let wanted = 4 * rayon::current_num_threads();
         let ranges = wanted.div_ceil((samples * strips).max(1)).clamp(1, blocks.max(1));
         let range = blocks.div_ceil(ranges);

@@ -11,6 +11,7 @@
 
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
+use tweedie_kernels::Epilogue;
 
 use super::config::Config;
 use super::ops;
@@ -251,7 +252,12 @@ impl Classifier {
         let [batch, channels, height, width] = x.dims();
         let features = x.reshape([batch, channels, height * width]).mean_dim(2);
         let features = features.reshape([batch, 1, channels]);
-        let logits = ops::linear(features.clone(), &self.head.weight, Some(&self.head.bias));
+        let logits = ops::linear(
+            features.clone(),
+            &self.head.weight,
+            Some(&self.head.bias),
+            Epilogue::Plain,
+        );
         Ok(Classified {
             features: features.reshape([batch, channels]),
             logits: logits.reshape([batch, self.config.classes]),

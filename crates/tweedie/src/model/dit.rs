@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use tweedie_kernels as kernels;
+use tweedie_kernels::{Activation, Epilogue};
 
 use super::attention::{Attention, AttentionPlan, to_tokens};
 use super::config::{Config, DitConfig, FeedForward};
@@ -209,16 +210,15 @@ impl Block {
 impl Ff {
     fn forward(&self, x: Tensor<3>, pass: &mut Pass) -> Result<Tensor<3>> {
         around(pass, &self.site, x, &Given::default(), |_, x, _| {
-            let x = self.entry.forward(x);
-            let x = match self.kind {
-                FeedForward::Gelu => kernels::gelu(x),
-                FeedForward::GeluApproximate => kernels::gelu_tanh(x),
-                FeedForward::GegluApproximate => kernels::quick_gelu(x),
-                FeedForward::LinearSilu => kernels::silu(x),
-                FeedForward::Geglu => kernels::geglu(x),
-                FeedForward::Swiglu => kernels::swiglu(x),
+            let epilogue = match self.kind {
+                FeedForward::Gelu => Epilogue::Activated(Activation::Gelu),
+                FeedForward::GeluApproximate => Epilogue::Activated(Activation::GeluTanh),
+                FeedForward::GegluApproximate => Epilogue::Activated(Activation::QuickGelu),
+                FeedForward::LinearSilu => Epilogue::Activated(Activation::Silu),
+                FeedForward::Geglu => Epilogue::Gated(Activation::Gelu),
+                FeedForward::Swiglu => Epilogue::Gated(Activation::Silu),
             };
-            Ok(self.exit.forward(x))
+            Ok(self.exit.forward(self.entry.forward_then(x, epilogue)))
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Layers: weights with the one operation that they are for, named as PyTorch names them.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use tweedie_kernels::Epilogue;
 
 use super::config::Activation;
 use super::norms::Moments;
@@ -55,7 +56,12 @@ impl Linear {
 
     /// Tokens `[batch, tokens, in]` to `[batch, tokens, out]`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        ops::linear(x, &self.weight, self.bias.as_ref())
+        self.forward_then(x, Epilogue::Plain)
+    }
+
+    /// As [`Linear::forward`], and what follows in the same pass over the outputs.
+    pub fn forward_then(&self, x: Tensor<3>, epilogue: Epilogue) -> Tensor<3> {
+        ops::linear(x, &self.weight, self.bias.as_ref(), epilogue)
     }
 
     /// One vector a row: `[batch, in]` to `[batch, out]`.

@@ -5,6 +5,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData, activation};
 use tweedie_kernels as kernels;
+use tweedie_kernels::Epilogue;
 
 use super::config::Activation;
 use crate::weight::Weight;
@@ -36,28 +37,29 @@ pub fn halve(x: Tensor<4>) -> Tensor<4> {
         * 0.25
 }
 
-/// `x w^T + b` over tokens `[batch, tokens, in]`, with `w` `[out, in]`.
+/// `x w^T + b` over tokens `[batch, tokens, in]`, with `w` `[out, in]`, and what follows.
 ///
 /// What adapters add to `w` is a path of its own, `scale (x down^T) up^T`: no copy of `w` is made.
-pub fn linear(x: Tensor<3>, w: &Weight, b: Option<&Weight>) -> Tensor<3> {
+pub fn linear(x: Tensor<3>, w: &Weight, b: Option<&Weight>, epilogue: Epilogue) -> Tensor<3> {
     let bias = b.map(|b| b.tensor(&x));
-    let base = |x: Tensor<3>| match w.packed(&x) {
-        Some(packed) => kernels::linear_packed(x, packed, bias),
+    let base = |x: Tensor<3>, epilogue: Epilogue| match w.packed(&x) {
+        Some(packed) => kernels::linear_packed(x, packed, bias, epilogue),
         None => {
             let w = w.base_tensor(&x);
-            kernels::linear(x, w, bias)
+            epilogue.of(kernels::linear(x, w, bias))
         }
     };
     if w.added().is_empty() {
-        return base(x);
+        return base(x, epilogue);
     }
-    let y = base(x.clone());
-    w.added().iter().fold(y, |y, added| {
+    let y = base(x.clone(), Epilogue::Plain);
+    let y = w.added().iter().fold(y, |y, added| {
         let (down, _, up) = added.factors.factors();
         let inner = kernels::linear(x.clone(), down.tensor(&x), None);
         let part = kernels::linear(inner, up.tensor(&x), None);
         y + part * added.scale
-    })
+    });
+    epilogue.of(y)
 }
 
 /// Cross-correlation of `x` `[batch, in, h, w]` with `w` `[out, in, kh, kw]`; `padding` is top,
@@ -221,7 +223,9 @@ mod tests {
         let [beside, within] = both(&[6, 5], &[2, 5], None);
         let x = drawn(&[2, 3, 5], 9).value().reshape([2, 3, 5]);
         let b = drawn(&[6], 8);
-        near(linear(x.clone(), &beside, Some(&b)), linear(x, &within, Some(&b)));
+        // What follows comes after what is added.
+        let after = Epilogue::Activated(kernels::Activation::Gelu);
+        near(linear(x.clone(), &beside, Some(&b), after), linear(x, &within, Some(&b), after));
         let x = drawn(&[2, 3, 7, 6], 9).value().reshape([2, 3, 7, 6]);
         for (stride, padding) in [(1, [1; 4]), (2, [0, 1, 0, 1])] {
             for (down, mid) in [(&[2, 3, 3, 3][..], None), (&[2, 3][..], Some(&[4, 2, 3, 3][..]))] {

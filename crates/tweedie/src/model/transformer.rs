@@ -1,7 +1,7 @@
 //! The transformer block with cross-attention, and its stack over the pixels of an image.
 
 use burn::tensor::Tensor;
-use tweedie_kernels as kernels;
+use tweedie_kernels::{Activation, Epilogue};
 
 use super::attention::{Attention, AttentionPlan, to_image, to_tokens};
 use super::layers::{Conv2d, GroupNorm, LayerNorm, Linear};
@@ -44,7 +44,7 @@ impl GegluFf {
     /// What a tap says.
     pub fn forward(&self, x: Tensor<3>, pass: &mut Pass) -> Result<Tensor<3>> {
         around(pass, &self.site, x, &Given::default(), |_, x, _| {
-            Ok(self.exit.forward(kernels::geglu(self.entry.forward(x))))
+            Ok(self.exit.forward(self.entry.forward_then(x, Epilogue::Gated(Activation::Gelu))))
         })
     }
 
