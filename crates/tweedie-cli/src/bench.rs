@@ -9,6 +9,7 @@ use tweedie::engine::bench::{Breakdown, Piece, peak_rate, time};
 use tweedie::engine::{Engine, bytes, instruction_set, peak_memory};
 use tweedie::hub::{TensorSet, encode_safetensors};
 
+use crate::generate::Stored;
 use crate::output;
 
 /// Every piece, as the folders of full-size models with random weights call them.
@@ -83,6 +84,9 @@ pub(crate) struct Args {
     /// Threads.
     #[arg(short, long, default_value_t = 2)]
     threads: usize,
+    /// Hold the weights in this type, as `tweedie generate --dtype` does.
+    #[arg(long, value_enum)]
+    dtype: Option<Stored>,
     /// Run the piece on these tensors (safetensors, named as for `tweedie forward`).
     #[arg(long, value_name = "FILE", requires = "out")]
     inputs: Option<PathBuf>,
@@ -102,6 +106,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let inputs = args.inputs.as_ref().map(TensorSet::open).transpose()?;
     let engine = Engine::cpu(args.threads)?;
+    let storage = args.dtype.map(Stored::storage);
     let (mut report, mut breakdowns) = (Map::new(), Map::new());
     let rate = peak_rate(&engine);
     if !args.json {
@@ -114,7 +119,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         output::say(&format!("{:<10} {:>9} {:>9} {:>9}", "piece", "median", "least", "most"));
     }
     for piece in &pieces {
-        let timed = time(&engine, &args.root, piece, inputs.as_ref(), args.runs.into())?;
+        let timed = time(&engine, &args.root, piece, storage, inputs.as_ref(), args.runs.into())?;
         if let Some(out) = &args.out {
             output::write(out, &encode_safetensors(&timed.outputs, &BTreeMap::new())?)?;
         }

@@ -37,6 +37,7 @@ mod extension;
 mod gated;
 mod gemm;
 mod instruction_set;
+mod int8;
 
 mod linear;
 mod math;
@@ -57,11 +58,13 @@ mod sweep;
 #[cfg(test)]
 mod testing;
 mod winograd;
+mod write;
 
 pub use activation::Activation;
 pub use allocator::{keep_freed_memory, return_freed_memory};
 pub use epilogue::Epilogue;
 pub use instruction_set::InstructionSet;
+pub use mmap::is_mapped;
 pub use narrow::Half;
 pub use packed::{PackedWeight, conv2d_packed, linear_packed};
 pub use peak::peak;

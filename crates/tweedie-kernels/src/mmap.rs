@@ -152,6 +152,16 @@ pub(crate) fn release_numbers(numbers: &[f32]) {
     });
 }
 
+fn within(maps: &[Range<usize>], bytes: &[u8]) -> bool {
+    let range = bytes.as_ptr_range();
+    maps.iter().any(|map| map.start <= range.start.addr() && range.end.addr() <= map.end)
+}
+
+/// Whether these bytes lie in a [`MappedFile`] that is open.
+pub fn is_mapped(bytes: &[u8]) -> bool {
+    within(&maps(), bytes)
+}
+
 /// As [`MappedFile::release`] for the pages that `bytes` fill, where they lie in a mapped file;
 /// otherwise nothing happens.
 pub(crate) fn release_bytes(bytes: &[u8]) {
@@ -160,7 +170,7 @@ pub(crate) fn release_bytes(bytes: &[u8]) {
         let range = bytes.as_ptr_range();
         let (start, end) = (range.start.addr(), range.end.addr());
         let maps = maps();
-        if !maps.iter().any(|map| map.start <= start && end <= map.end) {
+        if !within(&maps, bytes) {
             return;
         }
         // SAFETY: asks for a number.

@@ -15,6 +15,7 @@ use crate::amx::layer;
 #[cfg(target_arch = "x86_64")]
 use crate::amx::layer::Layer;
 use crate::extension::{Kernels, Maybe, Numbers, conv_shape, shape, tensor};
+use crate::int8::{self, Layer8};
 #[cfg(not(target_arch = "x86_64"))]
 use crate::no_layer as layer;
 #[cfg(not(target_arch = "x86_64"))]
@@ -31,9 +32,38 @@ const LARGE: usize = 1 << 16;
 /// A weight of a linear layer or of a convolution in the form that products on this machine are
 /// fastest with; its numbers keep 17 bits.
 ///
-/// It takes as much memory as the numbers in f32.
+/// It takes as much memory as the numbers in f32; or a quarter, in 8 bits.
 #[derive(Clone, Debug)]
-pub struct PackedWeight(Arc<Layer>);
+pub struct PackedWeight(Arc<Form>);
+
+/// What products take.
+#[derive(Debug)]
+pub(crate) enum Form {
+    /// Tiles of bf16, in 32 bits a number or in 16.
+    Tiles(Layer),
+    /// Bytes with a scale for each output.
+    Bytes(Layer8),
+}
+
+impl Form {
+    /// Outputs, channels and elements of the kernel.
+    fn sizes(&self) -> [usize; 3] {
+        match self {
+            Self::Tiles(layer) => layer.sizes(),
+            Self::Bytes(layer) => {
+                let [outputs, channels] = layer.sizes();
+                [outputs, channels, 1]
+            }
+        }
+    }
+
+    fn unpack(&self) -> Vec<f32> {
+        match self {
+            Self::Tiles(layer) => layer.unpack(),
+            Self::Bytes(layer) => layer.unpack(),
+        }
+    }
+}
 
 impl PackedWeight {
     /// Packs the numbers `w` of a weight of the shape `[out, in]` or `[out, in, kh, kw]`. Where they
@@ -49,9 +79,27 @@ impl PackedWeight {
         if !plain || !on_processor(&w.device()) {
             return None;
         }
+        Self::made(w, sizes, false)
+    }
+
+    /// The weight of a linear layer quantised to 8 bits, with one scale for each output; activations are
+    /// quantised row by row as they come (see docs/performance.md). On every instruction set the same bits.
+    ///
+    /// `None` for other shapes than `[out, in]`, for layers that are too small to gain by it, on another
+    /// device, and where the weight is tracked by autodiff.
+    pub fn bytes8(w: &Tensor<1>, shape: &[usize]) -> Option<Self> {
+        let &[outputs, channels] = shape else { return None };
+        let fits = channels >= LEAST && outputs >= LEAST && w.dims() == [outputs * channels];
+        if !fits || w.is_autodiff() || w.dtype() != DType::F32 || !on_processor(&w.device()) {
+            return None;
+        }
+        Self::made(w, [outputs, channels, 1], true)
+    }
+
+    fn made(w: &Tensor<1>, sizes: [usize; 3], bytes: bool) -> Option<Self> {
         let slot = Arc::new(OnceLock::new());
-        Dispatch::kernel_pack(w.clone().into_dispatch(), sizes, Arc::clone(&slot));
-        Arc::into_inner(slot)?.into_inner().map(|layer| Self(Arc::new(layer)))
+        Dispatch::kernel_pack(w.clone().into_dispatch(), sizes, bytes, Arc::clone(&slot));
+        Arc::into_inner(slot)?.into_inner().map(|form| Self(Arc::new(form)))
     }
 
     /// As [`PackedWeight::new`] from 16-bit numbers, lowest byte first, for use on `device`: kept
@@ -63,12 +111,20 @@ impl PackedWeight {
         }
         let layer = Layer::narrow(sizes, bytes, half)?;
         mmap::release_bytes(bytes);
-        Some(Self(Arc::new(layer)))
+        Some(Self(Arc::new(Form::Tiles(layer))))
+    }
+
+    /// The numbers that it stands for: those that were packed, in the precision that is kept.
+    pub fn unpack(&self) -> Vec<f32> {
+        self.0.unpack()
     }
 
     /// Bytes of memory that it holds.
     pub fn bytes(&self) -> usize {
-        self.0.bytes()
+        match &*self.0 {
+            Form::Tiles(layer) => layer.bytes(),
+            Form::Bytes(layer) => layer.bytes(),
+        }
     }
 }
 
@@ -146,23 +202,24 @@ pub fn conv2d_packed(
 /// The kernels over packed weights; see the functions above for shapes.
 #[backend_extension(Flex, Autodiff)]
 pub(crate) trait PackedKernels: Backend {
-    /// Packs `w` into `slot`; gives `w` back.
+    /// Packs `w` into `slot`, as bytes or as tiles; gives `w` back.
     fn kernel_pack(
         w: FloatTensor<Self>,
         sizes: [usize; 3],
-        slot: Arc<OnceLock<Layer>>,
+        bytes: bool,
+        slot: Arc<OnceLock<Form>>,
     ) -> FloatTensor<Self>;
 
     fn kernel_linear_packed(
         x: FloatTensor<Self>,
-        layer: Arc<Layer>,
+        layer: Arc<Form>,
         #[extension_type] bias: Maybe<Self>,
         epilogue: Epilogue,
     ) -> FloatTensor<Self>;
 
     fn kernel_conv2d_packed(
         x: FloatTensor<Self>,
-        layer: Arc<Layer>,
+        layer: Arc<Form>,
         size: [usize; 2],
         #[extension_type] bias: Maybe<Self>,
         stride: [usize; 2],
@@ -171,18 +228,27 @@ pub(crate) trait PackedKernels: Backend {
 }
 
 impl PackedKernels for Flex {
-    fn kernel_pack(w: FlexTensor, sizes: [usize; 3], slot: Arc<OnceLock<Layer>>) -> FlexTensor {
+    fn kernel_pack(
+        w: FlexTensor,
+        sizes: [usize; 3],
+        bytes: bool,
+        slot: Arc<OnceLock<Form>>,
+    ) -> FlexTensor {
         let numbers = Numbers::new(w);
-        if let Some(layer) = Layer::new(sizes, numbers.slice()) {
+        let form = match bytes {
+            true => Layer8::new([sizes[0], sizes[1]], numbers.slice()).map(Form::Bytes),
+            false => Layer::new(sizes, numbers.slice()).map(Form::Tiles),
+        };
+        if let Some(form) = form {
             mmap::release_numbers(numbers.slice());
-            let _ = slot.set(layer);
+            let _ = slot.set(form);
         }
         numbers.0
     }
 
     fn kernel_linear_packed(
         x: FlexTensor,
-        layer: Arc<Layer>,
+        layer: Arc<Form>,
         bias: Maybe<Self>,
         epilogue: Epilogue,
     ) -> FlexTensor {
@@ -190,19 +256,25 @@ impl PackedKernels for Flex {
         let _timed = timed(Class::Linear, b * t * k * o);
         let (x, bias) = (Numbers::new(x), bias.option().map(Numbers::new));
         let bias = bias.as_ref().map(Numbers::slice);
-        let n = epilogue.outputs(o);
-        match epilogue {
-            Epilogue::Gated(f) if !layer::gates(&layer) => {
-                let y = layer::rows(&layer, b * t, x.slice(), bias, Epilogue::Plain);
-                tensor(activation::gated(f, b * t, n, &y), [b, t, n])
-            }
-            _ => tensor(layer::rows(&layer, b * t, x.slice(), bias, epilogue), [b, t, n]),
-        }
+        let (rows, n, x) = (b * t, epilogue.outputs(o), x.slice());
+        let run = |epilogue| match &*layer {
+            Form::Tiles(layer) => layer::rows(layer, rows, x, bias, epilogue),
+            Form::Bytes(layer) => int8::rows(layer, rows, x, bias, epilogue),
+        };
+        let gates = match &*layer {
+            Form::Tiles(layer) => layer::gates(layer),
+            Form::Bytes(layer) => layer.gates(),
+        };
+        let y = match epilogue {
+            Epilogue::Gated(f) if !gates => activation::gated(f, rows, n, &run(Epilogue::Plain)),
+            _ => run(epilogue),
+        };
+        tensor(y, [b, t, n])
     }
 
     fn kernel_conv2d_packed(
         x: FlexTensor,
-        layer: Arc<Layer>,
+        layer: Arc<Form>,
         [kh, kw]: [usize; 2],
         bias: Maybe<Self>,
         stride: [usize; 2],
@@ -214,13 +286,17 @@ impl PackedKernels for Flex {
         let (x, bias) = (Numbers::new(x), bias.option().map(Numbers::new));
         let bias = bias.as_ref().map(Numbers::slice);
         let one = conv::Shape { batch: 1, ..s };
-        let y = layer::image(&layer, &s, x.slice(), bias).unwrap_or_else(|| {
+        let image = |s: &conv::Shape, x: &[f32]| match &*layer {
+            Form::Tiles(layer) => layer::image(layer, s, x, bias),
+            // Kernels are never kept so.
+            Form::Bytes(_) => None,
+        };
+        let y = image(&s, x.slice()).unwrap_or_else(|| {
             // Sample by sample, so that no sample's numbers hang on another's.
             let w = layer.unpack();
             let each = x.slice().chunks_exact((c * s.h * s.w).max(1));
             let exact = |x: &[f32]| conv::forward(&one, x, &w, bias);
-            each.flat_map(|x| layer::image(&layer, &one, x, bias).unwrap_or_else(|| exact(x)))
-                .collect()
+            each.flat_map(|x| image(&one, x).unwrap_or_else(|| exact(x))).collect()
         });
         tensor(y, [s.batch, s.o, s.oh, s.ow])
     }
@@ -232,14 +308,15 @@ impl<C: CheckpointStrategy> PackedKernels for Autodiff<Flex, C> {
     fn kernel_pack(
         w: FloatTensor<Self>,
         _sizes: [usize; 3],
-        _slot: Arc<OnceLock<Layer>>,
+        _bytes: bool,
+        _slot: Arc<OnceLock<Form>>,
     ) -> FloatTensor<Self> {
         w
     }
 
     fn kernel_linear_packed(
         x: FloatTensor<Self>,
-        layer: Arc<Layer>,
+        layer: Arc<Form>,
         bias: Maybe<Self>,
         epilogue: Epilogue,
     ) -> FloatTensor<Self> {
@@ -251,7 +328,7 @@ impl<C: CheckpointStrategy> PackedKernels for Autodiff<Flex, C> {
 
     fn kernel_conv2d_packed(
         x: FloatTensor<Self>,
-        layer: Arc<Layer>,
+        layer: Arc<Form>,
         [kh, kw]: [usize; 2],
         bias: Maybe<Self>,
         stride: [usize; 2],
@@ -355,6 +432,39 @@ mod tests {
             let found = gradient(&|x| linear_packed(x, &matrix, lifted.clone(), Epilogue::Plain));
             let wanted = gradient(&|x| crate::linear(x, flat.clone().autodiff(), lifted.clone()));
             close(&found, &wanted, 1e-4);
+        });
+    }
+
+    /// In 8 bits too what follows is what follows in a pass of its own, and a gradient is that of the
+    /// numbers that are kept.
+    #[test]
+    fn layers_in_bytes_are_gated_and_have_gradients() {
+        with_each_set(|set| {
+            for outputs in [40, 64] {
+                let weight = tensor(numbers(outputs * 70, 1), [outputs * 70]);
+                let w = PackedWeight::bytes8(&weight, &[outputs, 70]).unwrap();
+                assert!(PackedWeight::bytes8(&weight, &[outputs, 70, 1, 1]).is_none());
+                assert!(w.bytes() < 4 * outputs * 70);
+                let rows = tensor(numbers(2 * 7 * 70, 4), [2, 7, 70]);
+                let bias = Some(tensor(numbers(outputs, 7), [outputs]));
+                let plain = linear_packed(rows.clone(), &w, bias.clone(), Epilogue::Plain);
+                let exact = crate::linear(
+                    rows.clone(),
+                    weight.clone().reshape([outputs, 70]),
+                    bias.clone(),
+                );
+                close(&values(plain.clone()), &values(exact), 0.02);
+                for after in [Epilogue::Activated(Silu), Epilogue::Gated(Gelu)] {
+                    let found = linear_packed(rows.clone(), &w, bias.clone(), after);
+                    let wanted = after.of(plain.clone());
+                    assert_eq!(values(found), values(wanted), "{set:?} {outputs} {after:?}");
+                }
+                let x = rows.clone().autodiff().require_grad();
+                let lifted = bias.clone().map(Tensor::autodiff);
+                let y = linear_packed(x.clone(), &w, lifted, Epilogue::Gated(Gelu));
+                let grads = y.sum().backward();
+                assert!(values(x.grad(&grads).unwrap()).iter().any(|g| *g != 0.0));
+            }
         });
     }
 }

@@ -111,10 +111,11 @@ impl Service {
         if self.is_stopping() {
             return Err(Refusal::new(Kind::Stopping, "the server is stopping"));
         }
-        self.complete(&mut request.spec, &mut pictures)?;
+        // First, so that a full server spends nothing on what it cannot take.
         if self.queue.len() >= self.settings.limits.queue {
             return Err(self.full());
         }
+        self.complete(&mut request.spec, &mut pictures)?;
         let (id, client) = (Uuid::now_v7().to_string(), request.client.clone());
         let job = Arc::new(Job::new(id.clone(), now(), request, pictures));
         self.store.accept(&id, job.created, &job.request, &job.pictures)?;

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use burn::tensor::{Bytes, DType, Device, Tensor, TensorData};
 use rayon::prelude::*;
 pub use tweedie_kernels::Half;
-use tweedie_kernels::PackedWeight;
+use tweedie_kernels::{self as kernels, PackedWeight};
 
 use crate::error::{Error, Result};
 use crate::random::Key;
@@ -44,10 +44,18 @@ pub struct Plan {
     /// ([`PackedWeight`]): in place of the pages of their file, or beside their numbers where these do
     /// not lie in one.
     pub pack: bool,
+    /// Pack the matrices of linear layers in 8 bits, where they are large enough
+    /// ([`PackedWeight::bytes8`]).
+    pub int8: bool,
 }
 
-/// The packed form, made on first use; what it holds is none where the kernels have none.
-type Packing = Arc<OnceLock<Option<PackedWeight>>>;
+/// The packed form, made on first use.
+#[derive(Clone, Debug)]
+struct Packing {
+    /// None where the kernels have none.
+    form: Arc<OnceLock<Option<PackedWeight>>>,
+    int8: bool,
+}
 
 #[derive(Clone, Debug)]
 enum Stored {
@@ -57,6 +65,8 @@ enum Stored {
     Plain(Tensor<1>),
     /// 16-bit numbers on the host, lowest byte first; they may lie in a mapped file.
     Bits(Arc<Bytes>, Half),
+    /// 16-bit numbers that lie in no file, packed exactly: held once.
+    Packed(PackedWeight),
 }
 
 /// One parameter tensor of a network.
@@ -112,8 +122,9 @@ impl Weight {
             Stored::Unset => 0,
             Stored::Plain(_) => 4 * self.count(),
             Stored::Bits(bits, _) => bits.len(),
+            Stored::Packed(packed) => packed.bytes(),
         };
-        let packed = self.packing.as_deref().and_then(OnceLock::get);
+        let packed = self.packing.as_ref().and_then(|packing| packing.form.get());
         stored
             + self.prepared.as_ref().map_or(0, |_| 4 * self.count())
             + packed.map_or(0, |packed| packed.as_ref().map_or(0, PackedWeight::bytes))
@@ -121,7 +132,7 @@ impl Weight {
 
     /// Whether it is stored in 16 bits.
     pub fn is_narrow(&self) -> bool {
-        matches!(self.stored, Stored::Bits(..))
+        matches!(self.stored, Stored::Bits(..) | Stored::Packed(_))
     }
 
     /// The numbers in f32, flat, with what adapters add to them; on the autodiff side where they
@@ -137,6 +148,7 @@ impl Weight {
             (Some(prepared), _) => prepared.clone(),
             (None, Stored::Plain(x)) => x.clone(),
             (None, Stored::Bits(bits, half)) => self.on_device(expand(bits, *half)),
+            (None, Stored::Packed(packed)) => self.on_device(packed.unpack()),
             (None, Stored::Unset) => {
                 let fill = if self.initial == Initial::Ones { 1.0 } else { 0.0 };
                 self.on_device(vec![fill; self.count()])
@@ -151,13 +163,20 @@ impl Weight {
         if beside.is_autodiff() || beside.dtype() != DType::F32 {
             return None;
         }
-        let make = || match &self.stored {
-            Stored::Bits(bits, half) => {
-                PackedWeight::narrow(bits, *half, &self.shape, &self.device)
-            }
-            _ => PackedWeight::new(&self.base(), &self.shape),
+        if let Stored::Packed(packed) = &self.stored {
+            return Some(packed);
+        }
+        let packing = self.packing.as_ref()?;
+        let make = || {
+            let eight = || PackedWeight::bytes8(&self.base(), &self.shape);
+            packing.int8.then(eight).flatten().or_else(|| match &self.stored {
+                Stored::Bits(bits, half) => {
+                    PackedWeight::narrow(bits, *half, &self.shape, &self.device)
+                }
+                _ => PackedWeight::new(&self.base(), &self.shape),
+            })
         };
-        self.packing.as_ref()?.get_or_init(make).as_ref()
+        packing.form.get_or_init(make).as_ref()
     }
 
     /// The numbers in their shape, lifted to the autodiff side where `beside` is on it.
@@ -195,6 +214,7 @@ impl Weight {
     pub fn to_vec(&self) -> Vec<f32> {
         match &self.stored {
             Stored::Bits(bits, half) if self.added.is_empty() => expand(bits, *half),
+            Stored::Packed(packed) if self.added.is_empty() => packed.unpack(),
             _ => self.value().without_autodiff().into_data_as::<f32>().iter::<f32>().collect(),
         }
     }
@@ -262,7 +282,15 @@ impl Weight {
     /// Derives the form that computation is fast with.
     pub fn prepare(&mut self, plan: &Plan) {
         self.unprepare();
-        self.packing = plan.pack.then(Packing::default);
+        let packing = Packing { form: Arc::default(), int8: plan.int8 };
+        self.packing = (plan.pack || plan.int8).then_some(packing);
+        if let Stored::Bits(bits, half) = &self.stored
+            && plan.pack
+            && !(plan.expand || plan.int8 || kernels::is_mapped(bits))
+            && let Some(packed) = PackedWeight::narrow(bits, *half, &self.shape, &self.device)
+        {
+            self.stored = Stored::Packed(packed);
+        }
         if plan.expand
             && let Stored::Bits(..) = self.stored
         {

@@ -63,6 +63,12 @@ pub(crate) fn available() -> bool {
     })
 }
 
+/// Whether the tiles multiply bytes too.
+pub(crate) fn multiplies_bytes() -> bool {
+    // Bit 25 of edx is AMX-INT8.
+    available() && __cpuid_count(7, 0).edx >> 25 & 1 == 1
+}
+
 /// The states of registers that the system saves.
 #[target_feature(enable = "xsave")]
 fn enabled_state() -> u64 {
@@ -102,12 +108,12 @@ static SHAPES: Shapes = {
 
 /// The tiles of this thread, configured; given back at the end, so that switching threads need
 /// not save them.
-struct Tiles;
+pub(crate) struct Tiles;
 
 impl Tiles {
     /// # Safety
     /// [`available`].
-    unsafe fn new() -> Self {
+    pub(crate) unsafe fn new() -> Self {
         // SAFETY: the set is there; the shapes are 64 readable bytes.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const SHAPES, options(nostack, readonly)) };
         Self

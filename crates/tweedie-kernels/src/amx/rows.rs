@@ -7,11 +7,11 @@ use std::arch::x86_64::{
 
 use super::layer::{Layer, SIDE, STEP};
 use super::sums::{LINE, Lines, Shares, sums};
-use super::{STEPS, TILE, Tiles, first, larger, scale, split};
-use crate::activation::{Activation, value};
+use super::{STEPS, Tiles, first, larger, scale, split};
 use crate::epilogue::Epilogue;
 use crate::memory::{Output, Ptr, Scratch, parallel};
-use crate::simd::{Avx512, LANES, Simd, load_part, store_part};
+use crate::simd::LANES;
+use crate::write::{Part, write_rows};
 
 /// `y[rows, outputs] = x[rows, channels] w^T + bias`, and what follows: a gate halves the outputs, whose
 /// halves must be whole blocks ([`gates`]).
@@ -129,83 +129,6 @@ unsafe fn split_row(k: usize, from: *const f32, up: __m512, to: *mut f32) -> f32
         }
     }
     _mm512_reduce_max_ps(most)
-}
-
-/// A block of outputs: its sums, and what makes outputs of them.
-struct Part {
-    sums: *const f32,
-    factors: *const f32,
-    bias: Option<*const f32>,
-}
-
-impl Part {
-    /// Half a row of the block.
-    ///
-    /// # Safety
-    /// AVX-512; the sums of the row, and as many factors and numbers of the bias as `valid` says.
-    #[inline(always)]
-    unsafe fn read(&self, r: usize, half: usize, by_row: f32, valid: usize) -> Avx512 {
-        let tile = r / LANES / 2 * 4 + r / LANES % 2 * 2 + half;
-        // SAFETY: the caller's.
-        unsafe {
-            let sum = Avx512::load(self.sums.add(tile * TILE + r % LANES * LANES));
-            // Powers of two, whose product comes first: it is exact, while the sum times one of
-            // them may be too small to be.
-            let by_column = Avx512::load(self.factors.add(half * LANES));
-            let y = sum.mul(Avx512::splat(by_row).mul(by_column));
-            match self.bias {
-                Some(bias) => y.add(load_part(bias.add(half * LANES), valid)),
-                None => y.add(Avx512::splat(0.0)),
-            }
-        }
-    }
-}
-
-/// Writes a block of outputs and what follows into rows `row` apart.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
-#[allow(clippy::too_many_arguments, reason = "kernels take pointers and sizes")]
-unsafe fn write_rows(
-    rows: usize,
-    columns: usize,
-    block: &Part,
-    gate: Option<&Part>,
-    epilogue: Epilogue,
-    by_row: *const f32,
-    to: *mut f32,
-    row: usize,
-) {
-    // One loop for each, so that the choice is made once.
-    macro_rules! each {
-        (|$read:ident| $output:expr) => {
-            for half in 0..columns.div_ceil(LANES) {
-                let valid = LANES.min(columns - half * LANES);
-                for r in 0..rows {
-                    // SAFETY: the caller's; what lies behind the last column is neither read nor written.
-                    unsafe {
-                        let $read = |part: &Part| part.read(r, half, *by_row.add(r), valid);
-                        let y: Avx512 = $output;
-                        store_part(y, to.add(r * row + half * LANES), valid);
-                    }
-                }
-            }
-        };
-    }
-    macro_rules! all {
-        ($($f:ident),*) => {
-            match (epilogue, gate) {
-                $(
-                    (Epilogue::Activated(Activation::$f), _) => {
-                        each!(|read| value(Activation::$f, read(block)))
-                    }
-                    (Epilogue::Gated(Activation::$f), Some(gate)) => {
-                        each!(|read| read(block).mul(value(Activation::$f, read(gate))))
-                    }
-                )*
-                _ => each!(|read| read(block)),
-            }
-        };
-    }
-    all!(Silu, Gelu, GeluTanh, QuickGelu);
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::hub::{Dtype, Output, TensorFile, TensorSet, Values, encode_safetensor
 use crate::model::UNet2D;
 use crate::model::config::{DownBlock, UNet2DConfig, UpBlock};
 use crate::random::Key;
+use crate::spec::Storage;
 use crate::state::State;
 use crate::train::gradients::loss_and_gradients;
 use crate::train::optimiser::Optimiser;
@@ -106,6 +107,7 @@ pub fn time(
     engine: &Engine,
     root: &Path,
     piece: &Piece,
+    storage: Option<Storage>,
     inputs: Option<&TensorSet>,
     runs: usize,
 ) -> Result<Timed> {
@@ -129,7 +131,10 @@ pub fn time(
     };
     match piece.component {
         Some([folder, name]) => {
-            let folder = Folder::open(root.join(folder))?;
+            let mut folder = Folder::open(root.join(folder))?;
+            if let Some(storage) = storage {
+                folder = folder.stored_as(storage);
+            }
             let component = LoadedComponent::open(engine, &folder, name)?;
             measure(&mut |inputs| Ok(component.run(engine, inputs)?.outputs))?;
         }

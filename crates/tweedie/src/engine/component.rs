@@ -31,7 +31,8 @@ pub(super) fn denoising(component: &Component, device: &Device) -> Result<Arc<dy
         device: &Device,
         make: impl Fn(C, &Device) -> Result<N>,
     ) -> Result<Arc<dyn Network>> {
-        Ok(Arc::new(loaded(make(config::read(component)?, device)?, component)?))
+        let network = make(config::read(component)?, device)?;
+        Ok(Arc::new(loaded_in(network, component, component.int8)?))
     }
     match component.class.as_str() {
         UNet2DConfig::CLASS => of(component, device, UNet2D::new),
@@ -133,7 +134,12 @@ pub fn wanted(class: &str, config: &Map<String, Value>) -> Option<Result<Vec<Wan
 pub(super) const EXPANDED: usize = 64 << 20;
 
 /// Loads and prepares a network.
-fn loaded<T: Parameters>(mut network: T, component: &Component) -> Result<T> {
+fn loaded<T: Parameters>(network: T, component: &Component) -> Result<T> {
+    loaded_in(network, component, false)
+}
+
+/// As [`loaded`], with linear layers in 8 bits where `int8`.
+fn loaded_in<T: Parameters>(mut network: T, component: &Component, int8: bool) -> Result<T> {
     let tensors = component.tensors()?;
     let misfit = weight::misfit(&network, &tensors);
     if !misfit.is_empty() {
@@ -146,6 +152,6 @@ fn loaded<T: Parameters>(mut network: T, component: &Component) -> Result<T> {
     let mut narrow = 0;
     network
         .each("", &mut |_, weight| narrow += if weight.is_narrow() { weight.bytes() } else { 0 });
-    weight::prepare(&mut network, &Plan { expand: narrow <= EXPANDED, pack: true });
+    weight::prepare(&mut network, &Plan { expand: narrow <= EXPANDED, pack: true, int8 });
     Ok(network)
 }

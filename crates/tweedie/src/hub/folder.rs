@@ -28,6 +28,7 @@ use super::json::{self, one_line};
 use super::names;
 use super::tensor_set::TensorSet;
 use super::tensors::{Dtype, TensorFile};
+use crate::spec::Storage;
 use crate::{Error, Result};
 
 /// Files of a folder that is part of the binary: path within the folder, and content.
@@ -54,6 +55,8 @@ pub struct Folder {
     index: Option<ModelIndex>,
     /// The type that weights are held in, where it is not to be that of the files.
     dtype: Option<Dtype>,
+    /// Whether the linear layers of the denoising network are held in 8 bits.
+    int8: bool,
 }
 
 #[derive(Clone)]
@@ -116,6 +119,8 @@ pub struct Component {
     variant: Option<String>,
     /// The type that its weights are held in, where it is not to be that of the files.
     dtype: Option<Dtype>,
+    /// Whether its linear layers are held in 8 bits, if it is the denoising network.
+    pub(crate) int8: bool,
     /// Its files where they are not those of a folder.
     held: Option<Arc<Held>>,
 }
@@ -160,7 +165,7 @@ impl Folder {
     }
 
     fn new(name: String, source: Source) -> Result<Self> {
-        let mut folder = Self { name, source, index: None, dtype: None };
+        let mut folder = Self { name, source, index: None, dtype: None, int8: false };
         if folder.exists(INDEX) {
             let file = folder.file(INDEX);
             let map = json::object(&file, folder.read(INDEX)?.as_slice())?;
@@ -190,7 +195,13 @@ impl Folder {
         // One component without a name is the folder of a single component.
         let single = components.iter().any(|c| c.name.is_empty());
         let source = Source::Assembled(Arc::new(components));
-        Self { name: name.into(), source, index: (!single).then_some(index), dtype: None }
+        Self {
+            name: name.into(),
+            source,
+            index: (!single).then_some(index),
+            dtype: None,
+            int8: false,
+        }
     }
 
     /// The same model with the weights of all its components held in another type; see
@@ -199,6 +210,21 @@ impl Folder {
     pub fn held_as(mut self, dtype: Dtype) -> Self {
         self.dtype = Some(dtype);
         self
+    }
+
+    /// The same model held as a run asks for: all weights in another type ([`Folder::held_as`]), or the
+    /// linear layers of the denoising network in 8 bits and the rest as it is.
+    #[must_use]
+    pub fn stored_as(mut self, storage: Storage) -> Self {
+        match storage {
+            Storage::F32 => self.held_as(Dtype::F32),
+            Storage::F16 => self.held_as(Dtype::F16),
+            Storage::Bf16 => self.held_as(Dtype::BF16),
+            Storage::Int8 => {
+                self.int8 = true;
+                self
+            }
+        }
     }
 
     /// What stands for the folder in errors: its path, or `builtin:NAME`.
@@ -351,7 +377,8 @@ impl Folder {
         if let Source::Assembled(parts) = &self.source
             && let Some(part) = parts.iter().find(|p| p.name == name)
         {
-            return Ok(Component { dtype: self.dtype.or(part.dtype), ..part.clone() });
+            let dtype = self.dtype.or(part.dtype);
+            return Ok(Component { dtype, int8: self.int8 || part.int8, ..part.clone() });
         }
         let listed = self.index.as_ref().map(|i| i.find(&self.name, name)).transpose()?;
         if listed.is_none() && !name.is_empty() {
@@ -375,6 +402,7 @@ impl Folder {
             at: name.to_owned(),
             variant: None,
             dtype: self.dtype,
+            int8: self.int8,
             held: None,
         })
     }
@@ -490,6 +518,7 @@ impl Component {
             source: Source::Assembled(Arc::new(Vec::new())),
             index: None,
             dtype: None,
+            int8: false,
         };
         Self {
             name: name.to_owned(),
@@ -500,6 +529,7 @@ impl Component {
             at: String::new(),
             variant: None,
             dtype: None,
+            int8: false,
             held: Some(Arc::new(held)),
         }
     }

@@ -30,7 +30,6 @@ use super::layout::{self, Kind};
 use super::scheduler::PredictionType;
 use super::single::{self, Fit, Single, Told, Wish, Yaml};
 use super::tensor_set::TensorSet;
-use super::tensors::Dtype;
 use crate::spec::Storage;
 use crate::{Error, Result};
 
@@ -50,7 +49,7 @@ pub struct Parts {
     config: Option<PathBuf>,
     variant: Option<String>,
     prediction: Option<PredictionType>,
-    dtype: Option<Dtype>,
+    storage: Option<Storage>,
 }
 
 /// A model as [`Parts::open`] found it.
@@ -160,14 +159,10 @@ impl Parts {
     }
 
     /// Holds the weights in this type, whatever the files hold: half the memory, or
-    /// twice. Vectors are never narrowed; see [`TensorSet::held_as`].
+    /// twice; or the linear layers of the denoising network in 8 bits. Vectors are never narrowed; see [`TensorSet::held_as`].
     #[must_use]
     pub fn dtype(mut self, storage: Storage) -> Self {
-        self.dtype = Some(match storage {
-            Storage::F32 => Dtype::F32,
-            Storage::F16 => Dtype::F16,
-            Storage::Bf16 => Dtype::BF16,
-        });
+        self.storage = Some(storage);
         self
     }
 
@@ -191,8 +186,8 @@ impl Parts {
     /// There is no such model, or it is none that is known.
     pub fn look(&self) -> Result<Opened> {
         let mut opened = self.found()?;
-        if let Some(dtype) = self.dtype {
-            opened.folder = opened.folder.held_as(dtype);
+        if let Some(storage) = self.storage {
+            opened.folder = opened.folder.stored_as(storage);
         }
         Ok(opened)
     }

@@ -43,6 +43,9 @@ pub enum Storage {
     F16,
     /// bfloat16: the range of f32, eight bits of precision.
     Bf16,
+    /// The linear layers of the denoising network in 8 bits, with a scale for each output and dynamic
+    /// scales of activations for each token; everything else as the files hold it.
+    Int8,
 }
 
 /// A file that a run takes numbers from: its name without folders, and what it holds.
