@@ -14,6 +14,7 @@ use burn_flex::{Flex, FlexTensor};
 
 use crate::activation::{self, Activation};
 use crate::attention::{self, Bias};
+use crate::contiguous::laid_out;
 use crate::memory::{Output, Ptr};
 use crate::norm::{self, Groups};
 use crate::profile::{Class, timed};
@@ -102,7 +103,11 @@ pub(crate) struct Numbers(pub(crate) FlexTensor);
 
 impl Numbers {
     pub(crate) fn new(x: FlexTensor) -> Self {
-        Self(if x.is_contiguous() { x } else { x.to_contiguous() })
+        Self(match x.is_contiguous() {
+            true => x,
+            false if x.dtype() == DType::F32 && x.layout().num_dims() > 1 => laid_out(&x),
+            false => x.to_contiguous(),
+        })
     }
 
     pub(crate) fn slice(&self) -> &[f32] {
@@ -122,7 +127,7 @@ pub(crate) fn tensor<const D: usize>(numbers: Vec<f32>, shape: [usize; D]) -> Fl
 }
 
 /// Gives `f` where `x` is and where the result goes, which is `x` itself if nobody else holds it.
-fn in_place(x: FlexTensor, f: impl FnOnce(Ptr, Ptr)) -> FlexTensor {
+pub(crate) fn in_place(x: FlexTensor, f: impl FnOnce(Ptr, Ptr)) -> FlexTensor {
     let mut x = Numbers::new(x).0;
     let len = x.layout().num_elements();
     let start = x.layout().start_offset();

@@ -30,6 +30,7 @@ mod allocator;
 mod amx;
 mod attention;
 mod composed;
+mod contiguous;
 mod conv;
 mod dot;
 mod epilogue;
@@ -62,6 +63,7 @@ mod write;
 
 pub use activation::Activation;
 pub use allocator::{keep_freed_memory, return_freed_memory};
+pub use contiguous::{add, contiguous};
 pub use epilogue::Epilogue;
 pub use instruction_set::InstructionSet;
 pub use mmap::is_mapped;

@@ -70,7 +70,7 @@ pub fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
 /// The inverse of [`split_heads`].
 pub fn merge_heads(x: Tensor<4>) -> Tensor<3> {
     let [batch, heads, tokens, channels] = x.dims();
-    x.swap_dims(1, 2).reshape([batch, tokens, heads * channels])
+    kernels::contiguous(x.swap_dims(1, 2)).reshape([batch, tokens, heads * channels])
 }
 
 /// How an [`Attention`] is made.
@@ -158,7 +158,7 @@ pub fn to_tokens(x: Tensor<4>) -> Tensor<3> {
 /// Tokens `[batch, h * w, c]` to `[batch, c, h, w]`.
 pub fn to_image(x: Tensor<3>, [height, width]: [usize; 2]) -> Tensor<4> {
     let [batch, _, channels] = x.dims();
-    x.swap_dims(1, 2).reshape([batch, channels, height, width])
+    kernels::contiguous(x.swap_dims(1, 2)).reshape([batch, channels, height, width])
 }
 
 /// How a [`PixelAttention`] is made.

@@ -1,6 +1,7 @@
 //! The residual block, and the layers that halve and double an image.
 
 use burn::tensor::Tensor;
+use tweedie_kernels as kernels;
 
 use super::config::{Activation, TimeScaleShift};
 use super::layers::{Conv2d, GroupNorm, Linear};
@@ -154,7 +155,7 @@ impl Resnet {
             Some(shortcut) => shortcut.forward(x),
             None => x,
         };
-        let sum = x + hidden;
+        let sum = kernels::add(hidden, x);
         Ok(if self.plan.scale == 1.0 { sum } else { sum / self.plan.scale })
     }
 
@@ -192,7 +193,7 @@ impl Resnet {
             Some(shortcut) => shortcut.forward(x),
             None => x,
         };
-        Staged::Done((x + hidden) / self.plan.scale)
+        Staged::Done(kernels::add(hidden, x) / self.plan.scale)
     }
 }
 

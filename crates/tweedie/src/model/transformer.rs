@@ -1,7 +1,7 @@
 //! The transformer block with cross-attention, and its stack over the pixels of an image.
 
 use burn::tensor::Tensor;
-use tweedie_kernels::{Activation, Epilogue};
+use tweedie_kernels::{self as kernels, Activation, Epilogue};
 
 use super::attention::{Attention, AttentionPlan, to_image, to_tokens};
 use super::layers::{Conv2d, GroupNorm, LayerNorm, Linear};
@@ -125,11 +125,11 @@ impl TransformerBlock {
             let normed = self.norm1.run(x.clone(), pass)?;
             // As published, the mask of the sequence does not reach the first attention.
             let first = encoder.clone().filter(|_| self.only_cross);
-            let x = x + self.attn1.forward(normed, first, None, pass)?;
+            let x = kernels::add(self.attn1.forward(normed, first, None, pass)?, x);
             let normed = self.norm2.run(x.clone(), pass)?;
-            let x = x + self.attn2.forward(normed, encoder, bias, pass)?;
+            let x = kernels::add(self.attn2.forward(normed, encoder, bias, pass)?, x);
             let normed = self.norm3.run(x.clone(), pass)?;
-            Ok(x + self.ff.forward(normed, pass)?)
+            Ok(kernels::add(self.ff.forward(normed, pass)?, x))
         })
     }
 }
@@ -224,7 +224,7 @@ impl ImageTransformer {
             Projection::Linear(layer) => to_image(layer.forward(tokens), [height, width]),
             Projection::Conv(layer) => layer.forward(to_image(tokens, [height, width])),
         };
-        Ok(x + y)
+        Ok(kernels::add(y, x))
     }
 }
 
