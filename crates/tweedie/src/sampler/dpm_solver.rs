@@ -218,11 +218,7 @@ impl DpmSolver {
 
 /// The slope and the curvature over a step of length `h` from estimates at `lambda`s, newest last;
 /// of order 3 where there are three finite ones, of order 2 where there are two.
-pub(crate) fn differences(
-    past: &[(Level, State)],
-    h: f64,
-    order: usize,
-) -> Option<(State, Option<State>)> {
+fn differences(past: &[(Level, State)], h: f64, order: usize) -> Option<(State, Option<State>)> {
     let step = |i: usize| {
         let [(at1, m1), (at0, m0)] = past.get(past.len().checked_sub(i + 2)?..)?.get(..2)? else {
             return None;

@@ -18,6 +18,7 @@ pub mod euler_ancestral;
 pub mod heun;
 pub mod lcm;
 pub mod lms;
+mod multistep;
 pub mod pndm;
 mod stride;
 pub mod tcd;
