@@ -12,16 +12,26 @@ pub mod dpm_singlestep;
 pub mod dpm_solver;
 pub mod dpmpp_2m;
 pub mod dpmpp_2m_sde;
+pub mod dpmpp_2s_ancestral;
 pub mod dpmpp_sde;
+pub mod er_sde;
 pub mod euler;
 pub mod euler_ancestral;
+pub mod ghvb;
+pub mod gradient_estimation;
 pub mod heun;
+pub mod ipndm;
 pub mod lcm;
 pub mod lms;
 mod multistep;
 pub mod pndm;
+pub mod res;
+pub mod res_singlestep;
+pub mod sa_solver;
 mod stride;
 pub mod tcd;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod unipc;
 
 pub use blend::Blend;
@@ -34,13 +44,21 @@ pub use dpm2::Dpm2;
 pub use dpm2_ancestral::Dpm2Ancestral;
 pub use dpmpp_2m::Dpmpp2m;
 pub use dpmpp_2m_sde::Dpmpp2mSde;
+pub use dpmpp_2s_ancestral::Dpmpp2sAncestral;
 pub use dpmpp_sde::DpmppSde;
+pub use er_sde::ErSde;
 pub use euler::Euler;
 pub use euler_ancestral::EulerAncestral;
+pub use ghvb::Ghvb;
+pub use gradient_estimation::GradientEstimation;
 pub use heun::Heun;
+pub use ipndm::Ipndm;
 pub use lcm::Lcm;
 pub use lms::Lms;
 pub use pndm::Pndm;
+pub use res::Res;
+pub use res_singlestep::ResSinglestep;
+pub use sa_solver::SaSolver;
 pub use tcd::Tcd;
 pub use unipc::Unipc;
 
@@ -218,13 +236,21 @@ pub(crate) const ENTRIES: &[Entry] = &[
     dpm_solver::ENTRY,
     dpmpp_2m::ENTRY,
     dpmpp_2m_sde::ENTRY,
+    dpmpp_2s_ancestral::ENTRY,
     dpmpp_sde::ENTRY,
+    er_sde::ENTRY,
     euler::ENTRY,
     euler_ancestral::ENTRY,
+    ghvb::ENTRY,
+    gradient_estimation::ENTRY,
     heun::ENTRY,
+    ipndm::ENTRY,
     lcm::ENTRY,
     lms::ENTRY,
     pndm::ENTRY,
+    res::ENTRY,
+    res_singlestep::ENTRY,
+    sa_solver::ENTRY,
     tcd::ENTRY,
     unipc::ENTRY,
 ];
@@ -236,52 +262,4 @@ pub fn entries() -> &'static [Entry] {
 
 pub(crate) fn cards() -> impl Iterator<Item = &'static Card> {
     ENTRIES.iter().map(|e| e.card)
-}
-
-/// One number through one step, for the tests of special steps.
-#[cfg(test)]
-pub(crate) mod testing {
-    use burn::tensor::Device;
-
-    use super::{Eval, Level, Levels, Result, Sampler, State, Step};
-    use crate::noise::Recorded;
-    use crate::process::VpLinear;
-
-    /// A denoiser that says this, whatever it is asked.
-    struct Says(f64);
-
-    impl Eval for Says {
-        fn x0(&mut self, x: &State, _at: &Levels) -> Result<State> {
-            Ok(x.map(|x| x * 0.0 + self.0))
-        }
-    }
-
-    fn number(x: f64) -> State {
-        State::from_f64(vec![x], &[1, 1], &Device::flex()).unwrap()
-    }
-
-    /// Step `place.0` of `place.1` between two levels, from `x` with the estimate `x0` and one draw.
-    pub(crate) fn step(
-        sampler: &mut dyn Sampler,
-        (from, to): (Level, Level),
-        (index, count): (usize, usize),
-        (x, x0): (f64, f64),
-        z: f64,
-    ) -> f64 {
-        try_step(sampler, (from, to), (index, count), (x, x0), z).unwrap()
-    }
-
-    /// The same of a step that may be refused.
-    pub(crate) fn try_step(
-        sampler: &mut dyn Sampler,
-        (from, to): (Level, Level),
-        (index, count): (usize, usize),
-        (x, x0): (f64, f64),
-        z: f64,
-    ) -> Result<f64> {
-        let step = Step { from, to, index, count, process: &VpLinear::default() };
-        let mut noise = Recorded::new(vec![number(z)]);
-        let end = sampler.step(&mut Says(x0), number(x), &step, &mut noise)?;
-        Ok(end.to_rows()[0][0])
-    }
 }

@@ -85,9 +85,13 @@ pub(crate) fn adams(order: usize) -> Vec<f64> {
 
 /// The weights `w_i` of the integral above for a polynomial through `nodes`.
 pub(crate) fn weights(nodes: &[f64], (a, b): (f64, f64), k: f64) -> Vec<f64> {
+    weights_of(nodes, (a, b), &moments(nodes.len(), k * (b - a)))
+}
+
+/// The same with other moments than the exponential's: one for each node.
+pub(crate) fn weights_of(nodes: &[f64], (a, b): (f64, f64), moments: &[f64]) -> Vec<f64> {
     let h = b - a;
     let nodes: Vec<f64> = nodes.iter().map(|u| (u - a) / h).collect();
-    let moments = moments(nodes.len(), k * h);
     let of = |i: usize| {
         // The coefficients of the polynomial that is 1 at node `i` and 0 at the others.
         let mut basis = vec![1.0];
@@ -100,7 +104,7 @@ pub(crate) fn weights(nodes: &[f64], (a, b): (f64, f64), k: f64) -> Vec<f64> {
             }
             basis = next;
         }
-        h * basis.iter().zip(&moments).map(|(c, m)| c * m).sum::<f64>()
+        h * basis.iter().zip(moments).map(|(c, m)| c * m).sum::<f64>()
     };
     (0..nodes.len()).map(of).collect()
 }
