@@ -94,7 +94,7 @@ pub trait Eval {
     /// As [`Eval::x0`].
     fn estimate(&mut self, x: &State, level: Level) -> Result<Estimate> {
         let x0 = self.at(x, level)?;
-        Ok(Estimate { before: x0.clone(), x0 })
+        Ok(Estimate { before: x0.clone(), apart: None, x0 })
     }
 
     /// Where a network that is told its goal says `x` goes; `None` where the network cannot be told.
@@ -114,6 +114,8 @@ pub struct Estimate {
     pub x0: State,
     /// What it was before clipping; the direction of the noise follows from this one.
     pub before: State,
+    /// The estimate whose noise the step has to go on along, where a guide tells it apart.
+    pub apart: Option<State>,
 }
 
 /// One step of a run.
