@@ -2,20 +2,29 @@
 
 use std::fmt::Debug;
 
+pub mod apg;
 pub mod autoguidance;
 pub mod cfg;
+pub mod cfg_pp;
 pub mod cfg_rescale;
+pub mod cfg_zero_star;
 pub mod clip;
+pub mod compose;
 pub mod distilled;
 pub mod dynamic_threshold;
 mod guided;
 pub mod instruct;
 pub mod interval;
+mod memory;
 
+pub use apg::Apg;
 pub use autoguidance::Autoguidance;
 pub use cfg::Cfg;
+pub use cfg_pp::CfgPp;
 pub use cfg_rescale::CfgRescale;
+pub use cfg_zero_star::CfgZeroStar;
 pub use clip::Clip;
+pub use compose::Compose;
 pub use distilled::Distilled;
 pub use dynamic_threshold::DynamicThreshold;
 pub use guided::Guided;
@@ -101,10 +110,14 @@ pub type Entry = Made<dyn Guide>;
 
 /// Every guide.
 pub(crate) const ENTRIES: &[Entry] = &[
+    apg::ENTRY,
     autoguidance::ENTRY,
     cfg::ENTRY,
+    cfg_pp::ENTRY,
     cfg_rescale::ENTRY,
+    cfg_zero_star::ENTRY,
     clip::ENTRY,
+    compose::ENTRY,
     distilled::ENTRY,
     dynamic_threshold::ENTRY,
     instruct::ENTRY,
