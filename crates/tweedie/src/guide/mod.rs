@@ -16,6 +16,7 @@ mod guided;
 pub mod instruct;
 pub mod interval;
 mod memory;
+pub mod superdiff;
 
 pub use apg::Apg;
 pub use autoguidance::Autoguidance;
@@ -30,6 +31,7 @@ pub use dynamic_threshold::DynamicThreshold;
 pub use guided::Guided;
 pub use instruct::Instruct;
 pub use interval::Interval;
+pub use superdiff::Superdiff;
 
 use crate::catalog::{Card, Made};
 use crate::denoiser::{Cond, Denoiser, Pass};
@@ -122,6 +124,7 @@ pub(crate) const ENTRIES: &[Entry] = &[
     dynamic_threshold::ENTRY,
     instruct::ENTRY,
     interval::ENTRY,
+    superdiff::ENTRY,
 ];
 
 /// Every guide of the catalogue, by id.
