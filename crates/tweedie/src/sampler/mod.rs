@@ -27,6 +27,7 @@ mod multistep;
 pub mod pndm;
 pub mod res;
 pub mod res_singlestep;
+pub mod restart;
 pub mod sa_solver;
 mod stride;
 pub mod tcd;
@@ -58,6 +59,7 @@ pub use lms::Lms;
 pub use pndm::Pndm;
 pub use res::Res;
 pub use res_singlestep::ResSinglestep;
+pub use restart::Restart;
 pub use sa_solver::SaSolver;
 pub use tcd::Tcd;
 pub use unipc::Unipc;
@@ -252,6 +254,7 @@ pub(crate) const ENTRIES: &[Entry] = &[
     pndm::ENTRY,
     res::ENTRY,
     res_singlestep::ENTRY,
+    restart::ENTRY,
     sa_solver::ENTRY,
     tcd::ENTRY,
     unipc::ENTRY,

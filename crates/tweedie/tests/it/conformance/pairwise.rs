@@ -121,6 +121,12 @@ fn guides(name: &str, weak: &Arc<dyn Denoiser>) -> Result<Vec<Box<dyn Guide>>> {
         }
         // The tiny network's estimates need not leave the range of pictures.
         "clip" => vec![Box::new(Clip { range: 0.3 }.checked()?)],
+        // By default these name parts of a U-Net, or nothing.
+        "pag" | "seg" | "skip-layers" => {
+            let sites: &[&str] = if name == "skip-layers" { &["blocks.1"] } else { &[] };
+            let part = PartSpec::named(name).with("sites", serde_json::json!(sites));
+            vec![part.make(guide::entries(), Seam::Guide)?]
+        }
         other => vec![made(other)?],
     })
 }
@@ -132,8 +138,8 @@ fn end(case: &Named, taps: &[SharedTap], seed: u64) -> Result<State> {
     let levels =
         PartSpec::named(grid).make(grid::entries(), Seam::Grid)?.levels(process.as_ref(), STEPS)?;
     let prediction = Prediction::find(prediction)?;
-    let model = Tiny::new(1, prediction);
-    let weak: Arc<dyn Denoiser> = Arc::new(Tiny::new(2, prediction));
+    let model = Tiny::new(1, prediction).attending();
+    let weak: Arc<dyn Denoiser> = Arc::new(Tiny::new(2, prediction).attending());
     let parts = Parts {
         model: &model,
         process: process.as_ref(),
@@ -194,7 +200,8 @@ fn wrong(case: &Named, x: &State, places: usize) -> Vec<String> {
         }
     };
     // The estimates need not leave the range that is clipped, and thresholds begin at 1.
-    if !["none", "clip", "dynamic-threshold"].contains(&case.0[4]) {
+    let nothing_left = case.0[4] == "skip-layers" && case.0[5] == "skip";
+    if !["none", "clip", "dynamic-threshold"].contains(&case.0[4]) && !nothing_left {
         // A run that is replaced throughout sees its guide through the record alone.
         off(4, "none", true);
     }
@@ -236,6 +243,11 @@ const REASONS: &[(&str, &str)] = &[
         "a sampler that goes on along it",
         "the guide tells the noise apart from the estimate, which steps of first order can follow",
     ),
+    (
+        "a network with such layers",
+        "the guide weakens layers that it is given by name, and names differ between networks",
+    ),
+    ("the names of blocks", "which blocks are best left out hangs on the network"),
     ("a weak model", "a spec names one model; the weak one is an argument"),
     ("a record of another run", "a spec describes one run; the record is an argument"),
 ];

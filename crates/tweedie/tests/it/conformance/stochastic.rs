@@ -289,7 +289,7 @@ fn recursion(part: &PartSpec, axis: Axis, run: &Run<'_>) -> Affine {
                 let reached = d.times(below.alpha).plus(below.sigma, &eps).times(ratio);
                 reached.draw((t.sigma.powi(2) - (ratio * below.sigma).powi(2)).sqrt())
             }
-            "euler" | "heun" => {
+            "euler" | "heun" | "restart" => {
                 let gamma = (number("s_churn", 0.0) / count as f64).min(2.0_f64.sqrt() - 1.0);
                 let hat = si * (1.0 + gamma);
                 let y = y.draw((hat * hat - si * si).sqrt());
@@ -299,7 +299,7 @@ fn recursion(part: &PartSpec, axis: Axis, run: &Run<'_>) -> Affine {
                 };
                 let first = slope(&y, hat, at);
                 let ahead = y.plus(sj - hat, &first);
-                let next = if part.name == "heun" {
+                let next = if part.name != "euler" {
                     let second = slope(&ahead, sj, t);
                     y.plus(0.5 * (sj - hat), &first.plus(1.0, &second))
                 } else {

@@ -19,6 +19,7 @@ const NO_METHOD: &[(&str, &str)] = &[
     ("grid/spaced.rs", "what grids of sigmas have in common"),
     ("guide/guided.rs", "a guide around a denoiser"),
     ("guide/memory.rs", "what a guide remembers of a row"),
+    ("guide/weakened.rs", "what guides by a weakened pass have in common"),
     ("sampler/blend.rs", "any sampler with a part of the state kept, which no spec can hold"),
     ("sampler/multistep.rs", "what linear multistep methods have in common"),
     ("sampler/stride.rs", "where an even stride of a table lands"),
