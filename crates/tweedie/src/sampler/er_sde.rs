@@ -200,7 +200,7 @@ impl Sampler for ErSde {
         if std == 0.0 {
             return Ok(next);
         }
-        Ok(next.clone() + noise.draw(&next)? * std)
+        Ok(next.clone() + noise.over(&next, from.sigma_edm(), to.sigma_edm())? * std)
     }
 
     fn fork(&self) -> Box<dyn Sampler> {

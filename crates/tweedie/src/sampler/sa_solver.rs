@@ -195,7 +195,11 @@ impl Sampler for SaSolver {
             return Ok(x0 * to.alpha);
         }
         // Steps outside the two times draw too, so that a seed's numbers stand at their steps.
-        let z = if self.is_stochastic() { Some(noise.draw(&x)?) } else { None };
+        let z = if self.is_stochastic() {
+            Some(noise.over(&x, from.sigma_edm(), to.sigma_edm())?)
+        } else {
+            None
+        };
         if from.alpha == 0.0 {
             let kept = match z {
                 Some(z) if tau > 0.0 => z * self.settings.s_noise,

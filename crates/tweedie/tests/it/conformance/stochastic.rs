@@ -3,14 +3,14 @@
 
 use tweedie::eval::{goodness, normal_cdf};
 use tweedie::level::Level;
-use tweedie::noise::{Noise, Recorded, Seeded};
+use tweedie::noise::{DrawnAs, Noise, Recorded, Rng, Seeded};
 use tweedie::oracle::{Gaussian, GaussianMixture};
 use tweedie::process::Process;
 use tweedie::spec::PartSpec;
 use tweedie::state::State;
 
 use super::sampler::over;
-use super::world::{gaussian, interior, order, path, sampler as made, state, walk};
+use super::world::{gaussian, interior, mixture, order, path, sampler as made, state, walk};
 use super::{Found, ensure};
 
 /// A number that is affine in the start and in the draws: a constant, the coefficient of the start,
@@ -428,6 +428,43 @@ fn the_weak_error_falls_at_the_claimed_order() {
             format!("claims order {claimed}, measured {measured:.3} from {errors:?}")
         })
     });
+}
+
+#[test]
+fn one_path_leads_to_one_end_however_many_steps() {
+    let (world, path) = (mixture(), path());
+    let seeds = 0..64_u64;
+    let mut rng = tweedie::random::Key::new(2, 9, 0).generator();
+    let rows: Vec<Vec<f64>> = seeds.clone().map(|_| vec![rng.normal(), rng.normal()]).collect();
+    // Root mean square of the difference of a run's end and that of one with twice the steps.
+    let apart = |part: &PartSpec, steps: usize, rng: Rng| {
+        let ends = [steps, 2 * steps].map(|n| {
+            let noise = rng.of_seeds(seeds.clone(), DrawnAs::Full);
+            let levels = interior(&path, n);
+            let (end, _) = walk(&world, &path, &levels, made(part), noise, state(&rows)).unwrap();
+            end.to_rows().concat()
+        });
+        let squares = ends[0].iter().zip(&ends[1]).map(|(a, b)| (a - b) * (a - b));
+        (squares.sum::<f64>() / ends[0].len() as f64).sqrt()
+    };
+    for part in [
+        "ddim:eta=1",
+        "ddpm",
+        "dpm-solver:order=3,solver=heun,stochastic=true,lower_order_final=false",
+        "dpm2-ancestral",
+        "dpmpp-2m-sde",
+        "dpmpp-2s-ancestral",
+        "dpmpp-sde",
+        "er-sde",
+        "euler-ancestral",
+        "sa-solver:low=0,high=1",
+    ] {
+        let part: PartSpec = part.parse().unwrap();
+        let [coarse, fine] = [20, 160].map(|n| apart(&part, n, Rng::Brownian));
+        let independent = apart(&part, 160, Rng::Tweedie);
+        println!("{part}: {coarse:.4}, {fine:.4} along a path, {independent:.4} without");
+        assert!(fine < 0.4 * coarse && fine < 0.1 * independent, "{part}");
+    }
 }
 
 /// How many samples the goodness of fit is judged by, and the distance that p = 0.001 stands for.
