@@ -218,7 +218,8 @@ impl Guide for Superdiff {
         let Some(begun) = self.begun.take() else { return Ok(()) };
         let rows = before.batch();
         if begun.noises.iter().any(|v| v.batch() != rows) || begun.at != Levels::One(from) {
-            return Err(Error::unsupported("superdiff", "all rows of a run in each evaluation"));
+            let needs = "a step that begins with an evaluation of the whole state at its level";
+            return Err(Error::unsupported("superdiff", needs));
         }
         if from.alpha == 0.0 {
             return Ok(());

@@ -8,6 +8,7 @@ pub mod ddpm;
 pub mod deis;
 pub mod dpm2;
 pub mod dpm2_ancestral;
+pub mod dpm_adaptive;
 pub mod dpm_singlestep;
 pub mod dpm_solver;
 pub mod dpmpp_2m;
@@ -17,6 +18,7 @@ pub mod dpmpp_sde;
 pub mod er_sde;
 pub mod euler;
 pub mod euler_ancestral;
+pub mod evodiff;
 pub mod ghvb;
 pub mod gradient_estimation;
 pub mod heun;
@@ -33,12 +35,14 @@ mod stride;
 pub mod tcd;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod ts_sampler;
 pub mod unipc;
 
 pub use blend::Blend;
 pub use ddim::Ddim;
 pub use ddpm::Ddpm;
 pub use deis::Deis;
+pub use dpm_adaptive::DpmAdaptive;
 pub use dpm_singlestep::DpmSinglestep;
 pub use dpm_solver::DpmSolver;
 pub use dpm2::Dpm2;
@@ -50,6 +54,7 @@ pub use dpmpp_sde::DpmppSde;
 pub use er_sde::ErSde;
 pub use euler::Euler;
 pub use euler_ancestral::EulerAncestral;
+pub use evodiff::Evodiff;
 pub use ghvb::Ghvb;
 pub use gradient_estimation::GradientEstimation;
 pub use heun::Heun;
@@ -62,6 +67,7 @@ pub use res_singlestep::ResSinglestep;
 pub use restart::Restart;
 pub use sa_solver::SaSolver;
 pub use tcd::Tcd;
+pub use ts_sampler::TsSampler;
 pub use unipc::Unipc;
 
 use crate::catalog::{Card, Made};
@@ -236,6 +242,7 @@ pub(crate) const ENTRIES: &[Entry] = &[
     deis::ENTRY,
     dpm2::ENTRY,
     dpm2_ancestral::ENTRY,
+    dpm_adaptive::ENTRY,
     dpm_singlestep::ENTRY,
     dpm_solver::ENTRY,
     dpmpp_2m::ENTRY,
@@ -245,6 +252,7 @@ pub(crate) const ENTRIES: &[Entry] = &[
     er_sde::ENTRY,
     euler::ENTRY,
     euler_ancestral::ENTRY,
+    evodiff::ENTRY,
     ghvb::ENTRY,
     gradient_estimation::ENTRY,
     heun::ENTRY,
@@ -257,6 +265,7 @@ pub(crate) const ENTRIES: &[Entry] = &[
     restart::ENTRY,
     sa_solver::ENTRY,
     tcd::ENTRY,
+    ts_sampler::ENTRY,
     unipc::ENTRY,
 ];
 

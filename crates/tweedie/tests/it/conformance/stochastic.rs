@@ -299,11 +299,11 @@ fn recursion(part: &PartSpec, axis: Axis, run: &Run<'_>) -> Affine {
                 };
                 let first = slope(&y, hat, at);
                 let ahead = y.plus(sj - hat, &first);
-                let next = if part.name != "euler" {
+                let next = if part.name == "euler" {
+                    ahead
+                } else {
                     let second = slope(&ahead, sj, t);
                     y.plus(0.5 * (sj - hat), &first.plus(1.0, &second))
-                } else {
-                    ahead
                 };
                 next.times(t.alpha)
             }
