@@ -36,7 +36,7 @@ pub(crate) const CARD: Card = Card {
     year: 2024,
     what: "several conditions, weighted by the sample's density under each",
     aliases: &[],
-    ledger: "",
+    ledger: "superdiff",
     parts: &[&crate::guide::compose::CARD],
     file: file!(),
 };

@@ -43,7 +43,7 @@ pub(crate) const CARD: Card = Card {
     year: 2022,
     what: "classical multistep formulas along DDIM's steps",
     aliases: &["PLMS", "PNDMScheduler"],
-    ledger: "",
+    ledger: "pndm",
     parts: &[&crate::sampler::ddim::CARD],
     file: file!(),
 };
