@@ -39,6 +39,7 @@ SCHEDULERS = [
     "LCMScheduler",
     "LMSDiscreteScheduler",
     "PNDMScheduler",
+    "SASolverScheduler",
     "TCDScheduler",
     "UniPCMultistepScheduler",
 ]

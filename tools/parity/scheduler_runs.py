@@ -61,7 +61,8 @@ def hangs_on_the_logarithm(scheduler, config):
     return any(t != times[0] for t in times) or table[-1] != torch.tensor(ratio).sqrt().numpy()[-1]
 
 
-CUT = ("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler")
+CUT = ("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler",
+       "SASolverScheduler")
 
 
 class Increments:
@@ -183,6 +184,9 @@ CLASSES = {
     "UniPCMultistepScheduler": [TABLE, SPACING, PREDICTION, SIGMAS, THRESHOLD, ZERO, FINAL, LOWER, SOLVER, LIMITS,
                                 [{}, dict(solver_type="bh1"), dict(solver_type="bh2")], [{}, {}, dict(disable_corrector=[0, 2])],
                                 [{}, {}, dict(predict_x0=False)]],
+    "SASolverScheduler": [TABLE, SPACING, PREDICTION, SIGMAS, THRESHOLD, LOWER, CLIPPED,
+                          [{}, dict(predictor_order=3, corrector_order=4), dict(predictor_order=1, corrector_order=2),
+                           dict(predictor_order=3, corrector_order=3)]],
     "LCMScheduler": [TABLE, PREDICTION, CORRECT, ZERO, [{}, dict(original_inference_steps=100), dict(timestep_scaling=4.0)]],
     "TCDScheduler": [TABLE, PREDICTION, [{}], ZERO, [{}, dict(original_inference_steps=100)]],
     "EDMEulerScheduler": [[{}, dict(sigma_max=30.0, sigma_min=0.01, sigma_data=0.7, rho=5.0)], [{}, dict(sigma_schedule="exponential")],

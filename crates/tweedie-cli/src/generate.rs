@@ -87,8 +87,8 @@ pub(crate) struct Args {
     /// The seed of the first picture; picture k has seed + k.
     #[arg(short, long)]
     seed: Option<u64>,
-    /// Whose numbers the seed stands for: `tweedie`, or those of torch (diffusers, A1111) on a CPU,
-    /// `torch-cpu`, or a GPU, `torch-cuda`.
+    /// Whose numbers the seed stands for: `tweedie`, the same along one path however many steps,
+    /// `brownian`, or those of torch (diffusers, A1111) on a CPU, `torch-cpu`, or a GPU, `torch-cuda`.
     #[arg(long, value_name = "NAME")]
     rng: Option<String>,
     /// How many pictures.

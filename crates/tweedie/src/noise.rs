@@ -4,8 +4,10 @@ use std::fmt::Debug;
 
 use serde::{Deserialize, Serialize};
 
+pub mod brownian;
 pub mod torch;
 
+pub use brownian::Brownian;
 pub use torch::{DrawnAs, Torch};
 
 use crate::error::{Error, Result};
@@ -23,6 +25,16 @@ pub trait Noise: Debug + Send {
     ///
     /// What the source has to say: a tape that ended, rows that do not match.
     fn draw(&mut self, like: &State) -> Result<State>;
+
+    /// The standard normal numbers of a step from one `sigma_edm` down to another: a draw like any
+    /// other, unless the source is a path that knows where it is ([`Brownian`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`Noise::draw`].
+    fn over(&mut self, like: &State, _from: f64, _to: f64) -> Result<State> {
+        self.draw(like)
+    }
 
     /// Uniform numbers in (0, 1), `width` a row, for tokens and choices.
     ///
@@ -45,6 +57,9 @@ pub enum Rng {
     /// This program's own: the same on every machine.
     #[default]
     Tweedie,
+    /// This program's own along one Brownian path a picture, so that runs of one seed see the same
+    /// path however many steps they take.
+    Brownian,
     /// Torch's CPU generator, diffusers' default in examples.
     TorchCpu,
     /// Torch on a GPU, the default of A1111's web interface.
@@ -53,8 +68,9 @@ pub enum Rng {
 
 impl Rng {
     /// Every one, with its name.
-    pub const ALL: [(Self, &'static str); 3] = [
+    pub const ALL: [(Self, &'static str); 4] = [
         (Self::Tweedie, "tweedie"),
+        (Self::Brownian, "brownian"),
         (Self::TorchCpu, "torch-cpu"),
         (Self::TorchCuda, "torch-cuda"),
     ];
@@ -63,6 +79,7 @@ impl Rng {
     pub fn name(self) -> &'static str {
         match self {
             Self::Tweedie => "tweedie",
+            Self::Brownian => "brownian",
             Self::TorchCpu => "torch-cpu",
             Self::TorchCuda => "torch-cuda",
         }
@@ -93,6 +110,7 @@ impl Rng {
     ) -> Box<dyn Noise> {
         match self {
             Self::Tweedie => Box::new(Seeded::of_seeds(seeds)),
+            Self::Brownian => Box::new(Brownian::of_seeds(seeds)),
             Self::TorchCpu => Box::new(Torch::cpu(seeds).drawn_as(drawn_as)),
             Self::TorchCuda => Box::new(Torch::cuda(seeds).drawn_as(drawn_as)),
         }

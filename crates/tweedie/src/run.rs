@@ -318,6 +318,15 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    fn ask(&mut self, x: &State, at: &Levels) -> Result<State> {
+        self.proceed(at)?;
+        self.pass.apart = None;
+        let x = &with_anchor(x.clone(), self.cond.endpoint.as_ref(), at);
+        let x0 = guided(self.guides, self.model, x, at, self.cond, &mut self.pass)?;
+        self.last = Some(x0.clone());
+        Ok(x0)
+    }
+
     fn proceed(&mut self, at: &Levels) -> Result<()> {
         for (i, row) in self.pass.rows.iter_mut().enumerate() {
             row.level = at.row(i);
@@ -328,18 +337,19 @@ impl Asked<'_> {
 
 impl Eval for Asked<'_> {
     fn x0(&mut self, x: &State, at: &Levels) -> Result<State> {
-        self.proceed(at)?;
-        let x = &with_anchor(x.clone(), self.cond.endpoint.as_ref(), at);
-        let x0 = guided(self.guides, self.model, x, at, self.cond, &mut self.pass)?;
-        self.last = Some(x0.clone());
+        let x0 = self.ask(x, at)?;
+        if self.pass.apart.take().is_some() {
+            let needs = "a sampler that goes on along it: ddim, euler or euler-ancestral";
+            return Err(Error::unsupported("the noise of another estimate", needs));
+        }
         Ok(x0)
     }
 
     fn estimate(&mut self, x: &State, level: Level) -> Result<Estimate> {
         self.pass.uncorrected = None;
-        let x0 = self.at(x, level)?;
+        let x0 = self.ask(x, &Levels::One(level))?;
         let before = self.pass.uncorrected.take().unwrap_or_else(|| x0.clone());
-        Ok(Estimate { x0, before })
+        Ok(Estimate { x0, before, apart: self.pass.apart.take() })
     }
 
     fn jump(&mut self, x: &State, from: Level, to: Level) -> Result<Option<State>> {

@@ -36,10 +36,34 @@ pub(crate) fn samples(
     count: usize,
     seed: u64,
 ) -> Result<Vec<Vec<f64>>> {
+    walked(sampler, "log-snr", steps, count, seed)
+}
+
+/// The same with steps that are even in time.
+pub(crate) const EVEN: &str =
+    "three Gaussians in the plane, exact denoiser, vp-linear, steps even in time";
+
+/// Samples by a sampler whose steps are even in time.
+pub(crate) fn even(
+    sampler: Box<dyn Sampler>,
+    steps: usize,
+    count: usize,
+    seed: u64,
+) -> Result<Vec<Vec<f64>>> {
+    walked(sampler, "linspace", steps, count, seed)
+}
+
+fn walked(
+    sampler: Box<dyn Sampler>,
+    grid: &str,
+    steps: usize,
+    count: usize,
+    seed: u64,
+) -> Result<Vec<Vec<f64>>> {
     let world = mixture()?;
     let process: Box<dyn Process> =
         PartSpec::named("vp-linear").make(process::entries(), Seam::Process)?;
-    let grid = PartSpec::named("log-snr").make(grid::entries(), Seam::Grid)?;
+    let grid = PartSpec::named(grid).make(grid::entries(), Seam::Grid)?;
     let levels = grid.levels(process.as_ref(), steps)?;
     let like = State::from_f64(vec![0.0; 2 * count], &[count, 2], &Device::flex())?;
     let mut noise = Seeded::of_seeds((0..count as u64).map(|k| (seed << 32) + k));

@@ -54,6 +54,9 @@ pub struct Pass {
     /// The estimate before a guide corrected it by a rule of the numbers alone (clipping): samplers
     /// that want the direction of the noise take it from here.
     pub uncorrected: Option<State>,
+    /// The estimate whose noise a step has to go on along, where a guide tells it apart from the
+    /// guided one; a sampler that cannot is an error.
+    pub apart: Option<State>,
     taps: Vec<SharedTap>,
 }
 

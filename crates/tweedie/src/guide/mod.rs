@@ -2,25 +2,43 @@
 
 use std::fmt::Debug;
 
+pub mod apg;
 pub mod autoguidance;
 pub mod cfg;
+pub mod cfg_pp;
 pub mod cfg_rescale;
+pub mod cfg_zero_star;
 pub mod clip;
+pub mod compose;
 pub mod distilled;
 pub mod dynamic_threshold;
 mod guided;
 pub mod instruct;
 pub mod interval;
+mod memory;
+pub mod pag;
+pub mod seg;
+pub mod skip_layers;
+pub mod superdiff;
+mod weakened;
 
+pub use apg::Apg;
 pub use autoguidance::Autoguidance;
 pub use cfg::Cfg;
+pub use cfg_pp::CfgPp;
 pub use cfg_rescale::CfgRescale;
+pub use cfg_zero_star::CfgZeroStar;
 pub use clip::Clip;
+pub use compose::Compose;
 pub use distilled::Distilled;
 pub use dynamic_threshold::DynamicThreshold;
 pub use guided::Guided;
 pub use instruct::Instruct;
 pub use interval::Interval;
+pub use pag::Pag;
+pub use seg::Seg;
+pub use skip_layers::SkipLayers;
+pub use superdiff::Superdiff;
 
 use crate::catalog::{Card, Made};
 use crate::denoiser::{Cond, Denoiser, Pass};
@@ -101,14 +119,22 @@ pub type Entry = Made<dyn Guide>;
 
 /// Every guide.
 pub(crate) const ENTRIES: &[Entry] = &[
+    apg::ENTRY,
     autoguidance::ENTRY,
     cfg::ENTRY,
+    cfg_pp::ENTRY,
     cfg_rescale::ENTRY,
+    cfg_zero_star::ENTRY,
     clip::ENTRY,
+    compose::ENTRY,
     distilled::ENTRY,
     dynamic_threshold::ENTRY,
     instruct::ENTRY,
     interval::ENTRY,
+    pag::ENTRY,
+    seg::ENTRY,
+    skip_layers::ENTRY,
+    superdiff::ENTRY,
 ];
 
 /// Every guide of the catalogue, by id.
@@ -126,6 +152,7 @@ pub(crate) mod testing {
     use burn::tensor::Device;
 
     use super::{Cond, Denoiser, Guide, Level, Levels, Pass, Result, State};
+    use crate::tap::{Features, Site, SiteKind};
 
     /// Says two numbers with a condition and two others without.
     pub(crate) struct Says(pub(crate) [f64; 2], pub(crate) [f64; 2]);
@@ -145,5 +172,61 @@ pub(crate) mod testing {
         let cond = Cond::of_class(vec![3]);
         let x0 = guide.x0(model, &x, &Levels::One(at), &cond, &mut pass).unwrap();
         (x0.to_rows().concat(), pass.cost.forward)
+    }
+
+    /// Two tokens of one channel through one self-attention, with keys of -1 and 1.
+    struct Attends([f64; 2], [f64; 2]);
+
+    impl Denoiser for Attends {
+        fn x0(&self, x: &State, _at: &Levels, _: &Cond, pass: &mut Pass) -> Result<State> {
+            let tokens = |v: [f64; 2]| {
+                let data = burn::tensor::TensorData::new(v.to_vec(), [1, 1, 2, 1]);
+                burn::tensor::Tensor::<4>::from_data(data, &Device::flex())
+            };
+            let site = Site::new("net", "mid_block.attention", SiteKind::Attention, 0);
+            let qkv = [tokens(self.0), tokens([-1.0, 1.0]), tokens(self.1)];
+            let out = crate::model::attention::attend(pass, &site, qkv, None)?;
+            let out = out.into_data().convert::<f64>().try_to_vec::<f64>().unwrap_or_default();
+            x.filled_like(&out)
+        }
+    }
+
+    /// The guided tokens of a network that is one self-attention with these queries and values.
+    pub(crate) fn attends(
+        guide: &mut dyn Guide,
+        queries: [f64; 2],
+        values: [f64; 2],
+    ) -> Result<Vec<f64>> {
+        through(guide, &Attends(queries, values), vec![0.0, 0.0])
+    }
+
+    /// One block that adds its input to itself.
+    struct Doubles;
+
+    impl Denoiser for Doubles {
+        fn x0(&self, x: &State, _at: &Levels, _: &Cond, pass: &mut Pass) -> Result<State> {
+            let site = Site::new("net", "blocks.0", SiteKind::Block, 0);
+            let input = Features::hidden(x.rows_tensor()?);
+            let mut out = pass.at(&site, input, |_, mut input| {
+                let hidden: burn::tensor::Tensor<2> = input.take("hidden")?;
+                Ok(Features::hidden(hidden.clone() + hidden))
+            })?;
+            let out: burn::tensor::Tensor<2> = out.take("hidden")?;
+            Ok(x.map(|_| out.clone()))
+        }
+    }
+
+    /// The guided number of a network whose one block doubles it; the second of two evaluations.
+    pub(crate) fn blocked(guide: &mut dyn Guide, x: f64) -> Result<f64> {
+        Ok(through(guide, &Doubles, vec![x])?[0])
+    }
+
+    fn through(guide: &mut dyn Guide, model: &dyn Denoiser, x: Vec<f64>) -> Result<Vec<f64>> {
+        let shape = [1, x.len()];
+        let x = State::from_f64(x, &shape, &Device::flex())?;
+        let at = Level::vp(0.5, 0.0);
+        let mut pass = Pass::single(1, at);
+        let x0 = guide.x0(model, &x, &Levels::One(at), &Cond::default(), &mut pass)?;
+        Ok(x0.to_rows().concat())
     }
 }

@@ -103,6 +103,7 @@ fn is_multistep(class: C) -> bool {
         C::DEISMultistepScheduler
             | C::DPMSolverMultistepScheduler
             | C::DPMSolverSinglestepScheduler
+            | C::SASolverScheduler
             | C::UniPCMultistepScheduler
     )
 }
@@ -151,7 +152,7 @@ fn process(config: &SchedulerConfig) -> PartSpec {
 fn last(config: &SchedulerConfig) -> &'static str {
     let to_sigma_min = match config.class {
         C::DDIMScheduler | C::PNDMScheduler => !config.set_alpha_to_one,
-        C::DEISMultistepScheduler | C::TCDScheduler => true,
+        C::DEISMultistepScheduler | C::SASolverScheduler | C::TCDScheduler => true,
         C::EulerDiscreteScheduler => {
             let halfway = config.interpolation_type == "log_linear" && !is_spaced(config);
             if halfway || config.final_sigmas_type == FinalSigmas::SigmaMin {
@@ -335,6 +336,16 @@ fn sampler(config: &SchedulerConfig, prediction: Prediction) -> Result<PartSpec>
         C::DPMSolverSinglestepScheduler => singlestep(config)?,
         C::DEISMultistepScheduler => PartSpec::named("deis")
             .with("order", config.solver_order)
+            .with("lower_order_final", config.lower_order_final),
+        C::SASolverScheduler if config.algorithm_type == "noise_prediction" => {
+            return Err(refused(config, "`noise_prediction`"));
+        }
+        // Its two times are training steps, however many there are.
+        C::SASolverScheduler => PartSpec::named("sa-solver")
+            .with("low", 200.0 / config.num_train_timesteps as f64)
+            .with("high", 800.0 / config.num_train_timesteps as f64)
+            .with("predictor_order", config.predictor_order)
+            .with("corrector_order", config.corrector_order)
             .with("lower_order_final", config.lower_order_final),
         C::UniPCMultistepScheduler => {
             let bh1 = config.solver_type == "bh1";

@@ -190,6 +190,12 @@ pub struct SchedulerConfig {
     pub sigma_schedule: String,
     /// The exponent of the first.
     pub rho: f64,
+    /// How many estimates the predictor takes.
+    pub predictor_order: usize,
+    /// How many estimates the corrector takes.
+    pub corrector_order: usize,
+    /// How much noise a step draws, as a function; a file cannot hold one.
+    pub tau_func: Option<Value>,
     /// The seed of a Brownian tree of its own; only none, the run's seed, is supported.
     pub noise_sampler_seed: Option<u64>,
     /// Runs a flow backwards; not supported.
@@ -269,10 +275,10 @@ impl SchedulerConfig {
                 C::DEISMultistepScheduler => "logrho",
                 _ => "midpoint",
             }),
-            algorithm_type: text(if class == C::DEISMultistepScheduler {
-                "deis"
-            } else {
-                "dpmsolver++"
+            algorithm_type: text(match class {
+                C::DEISMultistepScheduler => "deis",
+                C::SASolverScheduler => "data_prediction",
+                _ => "dpmsolver++",
             }),
             lower_order_final: class != C::DPMSolverSinglestepScheduler,
             euler_at_final: false,
@@ -292,6 +298,9 @@ impl SchedulerConfig {
             sigma_data: 0.5,
             sigma_schedule: text("karras"),
             rho: 7.0,
+            predictor_order: 2,
+            corrector_order: 2,
+            tau_func: None,
             noise_sampler_seed: None,
             invert_sigmas: false,
             shift_terminal: None,
@@ -389,7 +398,12 @@ impl SchedulerConfig {
         let may_flow = self.class.fields().contains(&"use_flow_sigmas");
         // A class that was swapped for another takes its words for the nearest of its own.
         let solvers = ["midpoint", "heun", "logrho", "bh1", "bh2"];
-        let algorithms = ["dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++", "deis"];
+        let adams = self.class == SchedulerClass::SASolverScheduler;
+        let algorithms: &[&str] = if adams {
+            &["data_prediction", "noise_prediction"]
+        } else {
+            &["dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++", "deis"]
+        };
         let final_zero = self.final_sigmas_type == FinalSigmas::Zero;
         let of_noise = ["dpmsolver", "sde-dpmsolver"].contains(&self.algorithm_type.as_str());
         let solves = matches!(
@@ -449,7 +463,7 @@ impl SchedulerConfig {
             ("timestep_type", one_of(&self.timestep_type, &["discrete", "continuous"])),
             ("solver_order", between(self.solver_order as f64, 1.0, 3.0)),
             ("solver_type", one_of(&self.solver_type, &solvers)),
-            ("algorithm_type", one_of(&self.algorithm_type, &algorithms)),
+            ("algorithm_type", one_of(&self.algorithm_type, algorithms)),
             (
                 "final_sigmas_type",
                 say(
@@ -457,6 +471,9 @@ impl SchedulerConfig {
                     format!("{} ends at `sigma_min`, not at `zero`", self.algorithm_type),
                 ),
             ),
+            ("predictor_order", between(self.predictor_order as f64, 1.0, 4.0)),
+            ("corrector_order", between(self.corrector_order as f64, 1.0, 4.0)),
+            ("tau_func", unsupported(self.tau_func.is_some())),
             ("solver_p", unsupported(self.solver_p.is_some())),
             (
                 "lambda_min_clipped",

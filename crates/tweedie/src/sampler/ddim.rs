@@ -83,15 +83,15 @@ impl Sampler for Ddim {
         noise: &mut dyn Noise,
     ) -> Result<State> {
         let (from, to) = (step.from, landing(step, self.even));
-        let Estimate { x0, before } = eval.estimate(&x, from)?;
+        let Estimate { x0, before, apart } = eval.estimate(&x, from)?;
         let c = (from.lambda() - to.lambda()).exp();
         let std = self.eta * to.sigma * (1.0 - c * c).sqrt();
-        let eps = eps_of(&x, &before, from);
+        let eps = eps_of(&x, &apart.unwrap_or(before), from);
         let mean = x0 * to.alpha + eps * (to.sigma * to.sigma - std * std).max(0.0).sqrt();
         if std == 0.0 {
             return Ok(mean);
         }
-        Ok(mean.clone() + noise.draw(&mean)? * std)
+        Ok(mean.clone() + noise.over(&mean, from.sigma_edm(), to.sigma_edm())? * std)
     }
 
     fn fork(&self) -> Box<dyn Sampler> {

@@ -91,7 +91,7 @@ impl Sampler for Ddpm {
                 Variance::Small => to.sigma,
                 Variance::Large => from.sigma,
             };
-        Ok(mean.clone() + noise.draw(&mean)? * std)
+        Ok(mean.clone() + noise.over(&mean, from.sigma_edm(), to.sigma_edm())? * std)
     }
 
     fn fork(&self) -> Box<dyn Sampler> {

@@ -8,9 +8,8 @@
 //! x_t / alpha_t = x_s / alpha_s + integral of P(lambda) d rho          rho = sigma / alpha
 //! ```
 //!
-//! with `P` through the noise of this and up to two steps before. In divided differences the weights
-//! are those of `dpm-solver` in the noise, but for twice the curvature, which there is halved. The
-//! first step is of order 1, which limits a run to order 2.
+//! with `P` through the noise of this and up to two steps before. `dpm-solver` in the noise has half
+//! of its curvature. The first step is of order 1, which limits a run to order 2.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +18,8 @@ use crate::error::{Error, Result};
 use crate::level::Level;
 use crate::noise::Noise;
 use crate::prediction::eps_of;
-use crate::sampler::dpm_solver::{Space, Weights, differences};
 use crate::sampler::dpmpp_2m::FEW;
+use crate::sampler::multistep::{History, weights};
 use crate::sampler::{Claims, Entry, Eval, Sampler, Step};
 use crate::state::State;
 
@@ -64,8 +63,8 @@ impl Default for Settings {
 #[derive(Clone, Debug)]
 pub struct Deis {
     settings: Settings,
-    /// Levels and noises, the newest last.
-    past: Vec<(Level, State)>,
+    /// Noises.
+    past: History,
 }
 
 impl Deis {
@@ -79,7 +78,7 @@ impl Deis {
             let why = format!("{}, wanted 1 to 3", settings.order);
             return Err(Error::setting("deis:order", why));
         }
-        Ok(Self { settings, past: Vec::new() })
+        Ok(Self { settings, past: History::default() })
     }
 }
 
@@ -103,24 +102,17 @@ impl Sampler for Deis {
         let (from, to) = (step.from, step.to);
         let x0 = eval.at(&x, from)?;
         let eps = eps_of(&x, &x0, from);
-        self.past.push((from, eps.clone()));
-        if self.past.len() > 3 {
-            self.past.remove(0);
-        }
+        self.past.push(from, eps.clone(), 3);
         if step.h().is_infinite() {
             return Ok(x0 * to.alpha + eps * to.sigma);
         }
         let few = self.settings.lower_order_final && step.count < FEW;
         let most = if few { step.count - step.index } else { 3 };
-        let weights = Weights::of(from, to, Space::Noise, false);
-        let next = x * weights.x + eps * weights.m;
-        Ok(match differences(&self.past, step.h(), self.settings.order.min(most)) {
-            None => next,
-            Some((slope, None)) => next + slope * weights.slope,
-            Some((slope, Some(curve))) => {
-                next + slope * weights.slope + curve * (2.0 * weights.curve)
-            }
-        })
+        let nodes = self.past.nodes(self.settings.order.min(most), Level::lambda);
+        // d rho is -e^-lambda d lambda, and alpha_t e^-lambda_t is sigma_t.
+        let weights = weights(&nodes, (from.lambda(), to.lambda()), -1.0);
+        let weights: Vec<f64> = weights.iter().map(|w| -w * to.sigma).collect();
+        Ok(self.past.added(x * (to.alpha / from.alpha), &weights))
     }
 
     fn fork(&self) -> Box<dyn Sampler> {
@@ -128,9 +120,7 @@ impl Sampler for Deis {
     }
 
     fn select(&mut self, rows: &[usize]) {
-        for (_, m) in &mut self.past {
-            *m = m.select(rows);
-        }
+        self.past.select(rows);
     }
 }
 

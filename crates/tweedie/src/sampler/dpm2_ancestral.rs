@@ -99,7 +99,8 @@ impl Sampler for Dpm2Ancestral {
         if up * self.s_noise == 0.0 {
             return Ok(mean);
         }
-        Ok(mean.clone() + noise.draw(&mean)? * (up * self.s_noise))
+        Ok(mean.clone()
+            + noise.over(&mean, from.sigma_edm(), to.sigma_edm())? * (up * self.s_noise))
     }
 
     fn fork(&self) -> Box<dyn Sampler> {

@@ -163,7 +163,8 @@ impl Sampler for DpmSinglestep {
         }
         let begun = self.begun.clone().unwrap_or_else(|| x.clone());
         let block = &self.past[self.past.len() - place..];
-        let weights = Weights::of(from, to, settings.space, settings.stochastic);
+        let eta = if settings.stochastic { 1.0 } else { 0.0 };
+        let weights = Weights::of(from, to, settings.space, eta);
         let h = to.lambda() - from.lambda();
         let (base, inner) = (&block[0].1, &block[1..]);
         let mut next = if settings.space == Space::Noise && h.is_infinite() {

@@ -25,7 +25,7 @@ use crate::level::Level;
 use crate::noise::Noise;
 use crate::prediction::eps_of;
 use crate::sampler::dpmpp_2m::{FEW, Solver};
-use crate::sampler::{Claims, Entry, Eval, Sampler, Step};
+use crate::sampler::{Claims, Entry, Eval, Sampler, Step, at_least_zero};
 use crate::state::State;
 
 pub(crate) const CARD: Card = Card {
@@ -72,13 +72,15 @@ impl Space {
 /// What multiplies the state, the estimate, its slope and its curvature over a step, and the noise.
 ///
 /// ```text
-/// data, g = h or, of the SDE, 2 h:
+/// data, g = (1 + eta) h:
 ///   x = sigma_t / sigma_s e^(h - g), m = alpha_t (1 - e^-g), slope = alpha_t (1 - (1 - e^-g) / g)
-///   curve = alpha_t (1/2 - (e^-g - 1 + g) / g^2), std = sigma_t sqrt(1 - e^(-2 h))
-/// noise, times 2 of the SDE:
+///   curve = alpha_t (1/2 - (e^-g - 1 + g) / g^2), std = sigma_t sqrt(1 - e^(-2 eta h))
+/// noise, times 1 + eta:
 ///   x = alpha_t / alpha_s, m = -sigma_t (e^h - 1), slope = -sigma_t ((e^h - 1) / h - 1)
-///   curve = -sigma_t ((e^h - 1 - h) / h^2 - 1/2), std = sigma_t sqrt(e^(2 h) - 1)
+///   curve = -sigma_t ((e^h - 1 - h) / h^2 - 1/2), std = sigma_t sqrt(eta (e^(2 h) - 1))
 /// ```
+///
+/// with `eta = 0` of the flow and 1 of the SDE.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Weights {
     pub(crate) x: f64,
@@ -89,30 +91,33 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    pub(crate) fn of(from: Level, to: Level, space: Space, sde: bool) -> Self {
+    pub(crate) fn of(from: Level, to: Level, space: Space, eta: f64) -> Self {
         let h = to.lambda() - from.lambda();
         match space {
             Space::Data => {
-                let g = if sde { 2.0 * h } else { h };
+                // Infinite steps: 0 times infinity is 0 here, no noise is no damping.
+                let damp = if eta == 0.0 { 0.0 } else { eta * h };
+                let g = h + damp;
                 let fall = (-g).exp_m1();
                 Self {
-                    x: to.sigma / from.sigma * if sde { (-h).exp() } else { 1.0 },
+                    x: to.sigma / from.sigma * (-damp).exp(),
                     m: -to.alpha * fall,
                     slope: to.alpha * (fall / g + 1.0),
                     curve: to.alpha * (0.5 - (fall + g) / (g * g)),
-                    std: if sde { to.sigma * (-(-2.0 * h).exp_m1()).sqrt() } else { 0.0 },
+                    std: to.sigma * (-(-2.0 * damp).exp_m1()).sqrt(),
                 }
             }
             Space::Noise => {
                 // sigma_t e^h without infinity.
                 let m = to.sigma - to.alpha * from.sigma_edm();
-                let twice = if sde { 2.0 } else { 1.0 };
+                let twice = 1.0 + eta;
+                let wide = if eta == 0.0 { 0.0 } else { (eta * (2.0 * h).exp_m1()).sqrt() };
                 Self {
                     x: to.alpha / from.alpha,
                     m: twice * m,
                     slope: twice * (m / h + to.sigma),
                     curve: m / (h * h) + to.sigma / h + 0.5 * to.sigma,
-                    std: if sde { to.sigma * (2.0 * h).exp_m1().sqrt() } else { 0.0 },
+                    std: to.sigma * wide,
                 }
             }
         }
@@ -138,6 +143,11 @@ pub struct Settings {
     pub space: Space,
     /// Whether fresh noise is drawn, as of the SDE. The default is no.
     pub stochastic: bool,
+    /// How much noise the SDE's steps draw, 1 for the reverse SDE; it counts where `stochastic` is on.
+    /// The default is 1.
+    pub eta: f64,
+    /// The standard deviation of the noise. The default is 1.
+    pub s_noise: f64,
     /// How the slope enters a step of order 2. The default, midpoint, is the paper's.
     pub solver: Solver,
     /// Whether the order runs down at the end of a run of fewer than 15 steps. The default, yes, is
@@ -156,6 +166,8 @@ impl Default for Settings {
             order: 3,
             space: Space::Data,
             stochastic: false,
+            eta: 1.0,
+            s_noise: 1.0,
             solver: Solver::Midpoint,
             lower_order_final: true,
             euler_at_final: false,
@@ -183,7 +195,13 @@ impl DpmSolver {
             let why = format!("{}, wanted 1 to 3", settings.order);
             return Err(Error::setting("dpm-solver:order", why));
         }
+        at_least_zero("dpm-solver:eta", settings.eta)?;
+        at_least_zero("dpm-solver:s_noise", settings.s_noise)?;
         Ok(Self { settings, past: Vec::new() })
+    }
+
+    fn eta(&self) -> f64 {
+        if self.settings.stochastic { self.settings.eta } else { 0.0 }
     }
 
     /// The order of a step that has the estimates it needs.
@@ -218,11 +236,7 @@ impl DpmSolver {
 
 /// The slope and the curvature over a step of length `h` from estimates at `lambda`s, newest last;
 /// of order 3 where there are three finite ones, of order 2 where there are two.
-pub(crate) fn differences(
-    past: &[(Level, State)],
-    h: f64,
-    order: usize,
-) -> Option<(State, Option<State>)> {
+fn differences(past: &[(Level, State)], h: f64, order: usize) -> Option<(State, Option<State>)> {
     let step = |i: usize| {
         let [(at1, m1), (at0, m0)] = past.get(past.len().checked_sub(i + 2)?..)?.get(..2)? else {
             return None;
@@ -246,7 +260,8 @@ pub(crate) fn differences(
 impl Sampler for DpmSolver {
     fn claims(&self) -> Claims {
         let order = self.settings.order.min(2) as u8;
-        Claims { order, nfe: 1, first: 0, stochastic: self.settings.stochastic }
+        let stochastic = self.eta() * self.settings.s_noise > 0.0;
+        Claims { order, nfe: 1, first: 0, stochastic }
     }
 
     fn reset(&mut self) {
@@ -271,7 +286,7 @@ impl Sampler for DpmSolver {
         if self.past.len() > 3 {
             self.past.remove(0);
         }
-        let weights = Weights::of(from, to, settings.space, settings.stochastic);
+        let weights = Weights::of(from, to, settings.space, self.eta());
         let mut next = if settings.space == Space::Noise && step.h().is_infinite() {
             x0 * to.alpha + m * to.sigma
         } else {
@@ -286,10 +301,11 @@ impl Sampler for DpmSolver {
                 next = next + slope * weights.slope + curve * bend;
             }
         }
-        if weights.std == 0.0 {
+        let std = weights.std * settings.s_noise;
+        if std == 0.0 {
             return Ok(next);
         }
-        Ok(next.clone() + noise.draw(&next)? * weights.std)
+        Ok(next.clone() + noise.over(&next, from.sigma_edm(), to.sigma_edm())? * std)
     }
 
     fn fork(&self) -> Box<dyn Sampler> {
@@ -306,7 +322,7 @@ impl Sampler for DpmSolver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sampler::testing::{step, try_step};
+    use crate::sampler::testing::{ends_at, step, try_step};
 
     fn solver(order: usize, space: Space) -> DpmSolver {
         let settings = Settings { order, space, lower_order_final: false, ..Settings::default() };
@@ -324,6 +340,18 @@ mod tests {
             }
             assert!((x - (at(5).alpha * 0.9 + at(5).sigma * 0.5)).abs() < 1e-14, "order {order}");
         }
+    }
+
+    #[test]
+    fn the_ends_are_comfyuis() {
+        // ComfyUI 0.3.64, sample_dpmpp_3m_sde with eta 1 and 0.5.
+        let of = |eta: f64| {
+            let settings = Settings { stochastic: true, eta, ..Settings::default() };
+            let settings = Settings { solver: Solver::Heun, lower_order_final: false, ..settings };
+            DpmSolver::new(settings).unwrap()
+        };
+        ends_at(&mut of(1.0), 0.399_191_389_909_958);
+        ends_at(&mut of(0.5), 0.811_166_758_694_197);
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl Sampler for Dpmpp2mSde {
         if std == 0.0 {
             return Ok(next);
         }
-        Ok(next.clone() + noise.draw(&next)? * std)
+        Ok(next.clone() + noise.over(&next, from.sigma_edm(), to.sigma_edm())? * std)
     }
 
     fn fork(&self) -> Box<dyn Sampler> {

@@ -18,7 +18,7 @@
 //! ```
 //!
 //! which is the law of the tree that k-diffusion asks at these two intervals; its numbers are the
-//! tree's own. A step to clean data is the estimate. From pure noise the second stage is left out.
+//! tree's own. Noise that is a Brownian path of its own is asked over the two halves. A step to clean data is the estimate. From pure noise the second stage is left out.
 
 use serde::{Deserialize, Serialize};
 
@@ -112,19 +112,27 @@ impl Sampler for DpmppSde {
         let up = self.split(from, to).1 * self.s_noise;
         if from.alpha == 0.0 {
             let next = self.stage(&x, x0, from, to);
-            return if up == 0.0 { Ok(next) } else { Ok(next.clone() + noise.draw(&next)? * up) };
+            if up == 0.0 {
+                return Ok(next);
+            }
+            let fresh = noise.over(&next, from.sigma_edm(), to.sigma_edm())?;
+            return Ok(next + fresh * up);
         }
         let middle = step.process.at_lambda(0.5 * (from.lambda() + to.lambda()));
         let mut half = self.stage(&x, x0, from, middle);
         let up_half = self.split(from, middle).1 * self.s_noise;
-        let fresh = if up == 0.0 { None } else { Some((noise.draw(&half)?, noise.draw(&half)?)) };
+        let (s, m, t) = (from.sigma_edm(), middle.sigma_edm(), to.sigma_edm());
+        let fresh = if up == 0.0 {
+            None
+        } else {
+            Some((noise.over(&half, s, m)?, noise.over(&half, m, t)?))
+        };
         if let Some((z, _)) = &fresh {
             half = half + z.clone() * up_half;
         }
         let x0 = eval.at(&half, middle)?;
         let next = self.stage(&x, x0, from, to);
         let Some((z, rest)) = fresh else { return Ok(next) };
-        let (s, m, t) = (from.sigma_edm(), middle.sigma_edm(), to.sigma_edm());
         let whole = (s - t).sqrt();
         let z = z * ((s - m).max(0.0).sqrt() / whole) + rest * ((m - t).max(0.0).sqrt() / whole);
         Ok(next + z * up)

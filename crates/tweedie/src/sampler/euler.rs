@@ -22,7 +22,7 @@ use crate::error::Result;
 use crate::noise::Noise;
 use crate::prediction::eps_of;
 use crate::sampler::heun::Churn;
-use crate::sampler::{Claims, Entry, Eval, Sampler, Step};
+use crate::sampler::{Claims, Entry, Estimate, Eval, Sampler, Step};
 use crate::state::State;
 
 pub(crate) const CARD: Card = Card {
@@ -99,8 +99,8 @@ impl Sampler for Euler {
         noise: &mut dyn Noise,
     ) -> Result<State> {
         let (x, from) = self.churn().apply(x, step, noise)?;
-        let x0 = eval.at(&x, from)?;
-        let eps = eps_of(&x, &x0, from);
+        let Estimate { x0, apart, .. } = eval.estimate(&x, from)?;
+        let eps = eps_of(&x, apart.as_ref().unwrap_or(&x0), from);
         Ok(x0 * step.to.alpha + eps * step.to.sigma)
     }
 

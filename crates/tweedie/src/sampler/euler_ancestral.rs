@@ -21,7 +21,7 @@ use crate::catalog::{Card, Seam, defaults_of};
 use crate::error::Result;
 use crate::noise::Noise;
 use crate::prediction::eps_of;
-use crate::sampler::{Claims, Entry, Eval, Sampler, Step, at_least_zero};
+use crate::sampler::{Claims, Entry, Estimate, Eval, Sampler, Step, at_least_zero};
 use crate::state::State;
 
 pub(crate) const CARD: Card = Card {
@@ -93,8 +93,8 @@ impl Sampler for EulerAncestral {
         noise: &mut dyn Noise,
     ) -> Result<State> {
         let (from, to) = (step.from, step.to);
-        let x0 = eval.at(&x, from)?;
-        let eps = eps_of(&x, &x0, from);
+        let Estimate { x0, apart, .. } = eval.estimate(&x, from)?;
+        let eps = eps_of(&x, apart.as_ref().unwrap_or(&x0), from);
         let ratio = (-step.h()).exp();
         let up = to.sigma * (self.eta * (1.0 - ratio * ratio).sqrt()).min(1.0);
         let down = (to.sigma * to.sigma - up * up).max(0.0).sqrt();
@@ -102,7 +102,8 @@ impl Sampler for EulerAncestral {
         if up * self.s_noise == 0.0 {
             return Ok(mean);
         }
-        Ok(mean.clone() + noise.draw(&mean)? * (up * self.s_noise))
+        Ok(mean.clone()
+            + noise.over(&mean, from.sigma_edm(), to.sigma_edm())? * (up * self.s_noise))
     }
 
     fn fork(&self) -> Box<dyn Sampler> {

@@ -139,6 +139,19 @@ impl Heun {
     }
 }
 
+/// One step of Heun's method without churn.
+pub(crate) fn slopes(eval: &mut dyn Eval, x: &State, from: Level, to: Level) -> Result<State> {
+    let x0 = eval.at(x, from)?;
+    let d = eps_of(x, &x0, from);
+    let ahead = x0 * to.alpha + d.clone() * to.sigma;
+    if to.sigma == 0.0 || from.alpha == 0.0 {
+        return Ok(ahead);
+    }
+    let d2 = eps_of(&ahead, &eval.at(&ahead, to)?, to);
+    let stride = to.sigma_edm() - from.sigma_edm();
+    Ok(x.clone() * (to.alpha / from.alpha) + (d + d2) * (0.5 * stride * to.alpha))
+}
+
 impl Sampler for Heun {
     fn claims(&self) -> Claims {
         Claims { order: 2, nfe: 2, first: 0, stochastic: self.s_churn > 0.0 }
@@ -151,17 +164,8 @@ impl Sampler for Heun {
         step: &Step<'_>,
         noise: &mut dyn Noise,
     ) -> Result<State> {
-        let to = step.to;
         let (x, from) = self.churn().apply(x, step, noise)?;
-        let x0 = eval.at(&x, from)?;
-        let d = eps_of(&x, &x0, from);
-        let ahead = x0 * to.alpha + d.clone() * to.sigma;
-        if to.sigma == 0.0 || from.alpha == 0.0 {
-            return Ok(ahead);
-        }
-        let d2 = eps_of(&ahead, &eval.at(&ahead, to)?, to);
-        let stride = to.sigma_edm() - from.sigma_edm();
-        Ok(x * (to.alpha / from.alpha) + (d + d2) * (0.5 * stride * to.alpha))
+        slopes(eval, &x, from, step.to)
     }
 
     fn fork(&self) -> Box<dyn Sampler> {

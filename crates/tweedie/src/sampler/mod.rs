@@ -8,39 +8,66 @@ pub mod ddpm;
 pub mod deis;
 pub mod dpm2;
 pub mod dpm2_ancestral;
+pub mod dpm_adaptive;
 pub mod dpm_singlestep;
 pub mod dpm_solver;
 pub mod dpmpp_2m;
 pub mod dpmpp_2m_sde;
+pub mod dpmpp_2s_ancestral;
 pub mod dpmpp_sde;
+pub mod er_sde;
 pub mod euler;
 pub mod euler_ancestral;
+pub mod evodiff;
+pub mod ghvb;
+pub mod gradient_estimation;
 pub mod heun;
+pub mod ipndm;
 pub mod lcm;
 pub mod lms;
+mod multistep;
 pub mod pndm;
+pub mod res;
+pub mod res_singlestep;
+pub mod restart;
+pub mod sa_solver;
 mod stride;
 pub mod tcd;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod ts_sampler;
 pub mod unipc;
 
 pub use blend::Blend;
 pub use ddim::Ddim;
 pub use ddpm::Ddpm;
 pub use deis::Deis;
+pub use dpm_adaptive::DpmAdaptive;
 pub use dpm_singlestep::DpmSinglestep;
 pub use dpm_solver::DpmSolver;
 pub use dpm2::Dpm2;
 pub use dpm2_ancestral::Dpm2Ancestral;
 pub use dpmpp_2m::Dpmpp2m;
 pub use dpmpp_2m_sde::Dpmpp2mSde;
+pub use dpmpp_2s_ancestral::Dpmpp2sAncestral;
 pub use dpmpp_sde::DpmppSde;
+pub use er_sde::ErSde;
 pub use euler::Euler;
 pub use euler_ancestral::EulerAncestral;
+pub use evodiff::Evodiff;
+pub use ghvb::Ghvb;
+pub use gradient_estimation::GradientEstimation;
 pub use heun::Heun;
+pub use ipndm::Ipndm;
 pub use lcm::Lcm;
 pub use lms::Lms;
 pub use pndm::Pndm;
+pub use res::Res;
+pub use res_singlestep::ResSinglestep;
+pub use restart::Restart;
+pub use sa_solver::SaSolver;
 pub use tcd::Tcd;
+pub use ts_sampler::TsSampler;
 pub use unipc::Unipc;
 
 use crate::catalog::{Card, Made};
@@ -75,7 +102,7 @@ pub trait Eval {
     /// As [`Eval::x0`].
     fn estimate(&mut self, x: &State, level: Level) -> Result<Estimate> {
         let x0 = self.at(x, level)?;
-        Ok(Estimate { before: x0.clone(), x0 })
+        Ok(Estimate { before: x0.clone(), apart: None, x0 })
     }
 
     /// Where a network that is told its goal says `x` goes; `None` where the network cannot be told.
@@ -95,6 +122,8 @@ pub struct Estimate {
     pub x0: State,
     /// What it was before clipping; the direction of the noise follows from this one.
     pub before: State,
+    /// The estimate whose noise the step has to go on along, where a guide tells it apart.
+    pub apart: Option<State>,
 }
 
 /// One step of a run.
@@ -213,18 +242,30 @@ pub(crate) const ENTRIES: &[Entry] = &[
     deis::ENTRY,
     dpm2::ENTRY,
     dpm2_ancestral::ENTRY,
+    dpm_adaptive::ENTRY,
     dpm_singlestep::ENTRY,
     dpm_solver::ENTRY,
     dpmpp_2m::ENTRY,
     dpmpp_2m_sde::ENTRY,
+    dpmpp_2s_ancestral::ENTRY,
     dpmpp_sde::ENTRY,
+    er_sde::ENTRY,
     euler::ENTRY,
     euler_ancestral::ENTRY,
+    evodiff::ENTRY,
+    ghvb::ENTRY,
+    gradient_estimation::ENTRY,
     heun::ENTRY,
+    ipndm::ENTRY,
     lcm::ENTRY,
     lms::ENTRY,
     pndm::ENTRY,
+    res::ENTRY,
+    res_singlestep::ENTRY,
+    restart::ENTRY,
+    sa_solver::ENTRY,
     tcd::ENTRY,
+    ts_sampler::ENTRY,
     unipc::ENTRY,
 ];
 
@@ -235,52 +276,4 @@ pub fn entries() -> &'static [Entry] {
 
 pub(crate) fn cards() -> impl Iterator<Item = &'static Card> {
     ENTRIES.iter().map(|e| e.card)
-}
-
-/// One number through one step, for the tests of special steps.
-#[cfg(test)]
-pub(crate) mod testing {
-    use burn::tensor::Device;
-
-    use super::{Eval, Level, Levels, Result, Sampler, State, Step};
-    use crate::noise::Recorded;
-    use crate::process::VpLinear;
-
-    /// A denoiser that says this, whatever it is asked.
-    struct Says(f64);
-
-    impl Eval for Says {
-        fn x0(&mut self, x: &State, _at: &Levels) -> Result<State> {
-            Ok(x.map(|x| x * 0.0 + self.0))
-        }
-    }
-
-    fn number(x: f64) -> State {
-        State::from_f64(vec![x], &[1, 1], &Device::flex()).unwrap()
-    }
-
-    /// Step `place.0` of `place.1` between two levels, from `x` with the estimate `x0` and one draw.
-    pub(crate) fn step(
-        sampler: &mut dyn Sampler,
-        (from, to): (Level, Level),
-        (index, count): (usize, usize),
-        (x, x0): (f64, f64),
-        z: f64,
-    ) -> f64 {
-        try_step(sampler, (from, to), (index, count), (x, x0), z).unwrap()
-    }
-
-    /// The same of a step that may be refused.
-    pub(crate) fn try_step(
-        sampler: &mut dyn Sampler,
-        (from, to): (Level, Level),
-        (index, count): (usize, usize),
-        (x, x0): (f64, f64),
-        z: f64,
-    ) -> Result<f64> {
-        let step = Step { from, to, index, count, process: &VpLinear::default() };
-        let mut noise = Recorded::new(vec![number(z)]);
-        let end = sampler.step(&mut Says(x0), number(x), &step, &mut noise)?;
-        Ok(end.to_rows()[0][0])
-    }
 }

@@ -30,6 +30,7 @@ use crate::error::{Error, Result};
 use crate::level::{Level, Levels};
 use crate::noise::Noise;
 use crate::prediction::{Prediction, eps_of};
+use crate::sampler::multistep::{History, adams};
 use crate::sampler::stride::{landing, origin, place};
 use crate::sampler::{Claims, Entry, Eval, Sampler, Step};
 use crate::state::State;
@@ -42,7 +43,7 @@ pub(crate) const CARD: Card = Card {
     year: 2022,
     what: "classical multistep formulas along DDIM's steps",
     aliases: &["PLMS", "PNDMScheduler"],
-    ledger: "",
+    ledger: "pndm",
     parts: &[&crate::sampler::ddim::CARD],
     file: file!(),
 };
@@ -92,8 +93,8 @@ impl Default for Settings {
 #[derive(Clone, Debug)]
 pub struct Pndm {
     settings: Settings,
-    /// Outputs, the newest last.
-    past: Vec<State>,
+    /// Outputs.
+    past: History,
     /// The step in the middle of the grid that a run of diffusers was to begin at; 0 for a whole run.
     entered: usize,
 }
@@ -109,7 +110,7 @@ impl Pndm {
             let why = format!("{}, wanted eps or v", settings.space.name());
             return Err(Error::setting("pndm:space", why));
         }
-        Ok(Self { settings, past: Vec::new(), entered: 0 })
+        Ok(Self { settings, past: History::default(), entered: 0 })
     }
 
     fn output(&self, x: &State, x0: &State, at: Level) -> Result<State> {
@@ -163,14 +164,6 @@ impl Pndm {
     }
 }
 
-/// The multistep weights over their common divisor, the newest output first.
-const WEIGHTS: [&[f64]; 4] = [
-    &[1.0],
-    &[1.5, -0.5],
-    &[23.0 / 12.0, -16.0 / 12.0, 5.0 / 12.0],
-    &[55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0],
-];
-
 impl Sampler for Pndm {
     fn claims(&self) -> Claims {
         let first = match self.settings.start {
@@ -208,10 +201,7 @@ impl Sampler for Pndm {
         let x0 = eval.at(&x, from)?;
         let output = self.output(&x, &x0, from)?;
         let begun = self.past.len();
-        self.past.push(output.clone());
-        if self.past.len() > 4 {
-            self.past.remove(0);
-        }
+        self.past.push(from, output.clone(), 4);
         let to = landing(step, even);
         if from.alpha == 0.0 {
             let eps = eps_of(&x, &x0, from);
@@ -232,11 +222,7 @@ impl Sampler for Pndm {
             }
             _ => {}
         }
-        let weights = WEIGHTS[self.past.len() - 1];
-        let mut sum = x.zeros_like();
-        for (output, weight) in self.past.iter().rev().zip(weights) {
-            sum = sum + output.clone() * *weight;
-        }
+        let sum = self.past.added(x.zeros_like(), &adams(self.past.len()));
         Ok(self.transfer(&x, &sum, from, to))
     }
 
@@ -245,9 +231,7 @@ impl Sampler for Pndm {
     }
 
     fn select(&mut self, rows: &[usize]) {
-        for output in &mut self.past {
-            *output = output.select(rows);
-        }
+        self.past.select(rows);
     }
 }
 
@@ -255,13 +239,6 @@ impl Sampler for Pndm {
 mod tests {
     use super::*;
     use crate::sampler::testing::step;
-
-    #[test]
-    fn weights_sum_to_one() {
-        for weights in WEIGHTS {
-            assert!((weights.iter().sum::<f64>() - 1.0).abs() < 1e-14);
-        }
-    }
 
     #[test]
     fn a_constant_estimate_is_walked_exactly() {

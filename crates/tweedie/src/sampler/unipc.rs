@@ -183,7 +183,12 @@ impl Sampler for Unipc {
         let m = match self.settings.space {
             Space::Data => eval.at(&x, step.from)?,
             Space::Noise => {
-                let x0 = eval.estimate(&x, step.from)?.before;
+                let estimate = eval.estimate(&x, step.from)?;
+                if estimate.apart.is_some() {
+                    let needs = "a sampler that goes on along it: ddim, euler or euler-ancestral";
+                    return Err(Error::unsupported("the noise of another estimate", needs));
+                }
+                let x0 = estimate.before;
                 let eps = eps_of(&x, &x0, step.from);
                 if step.h().is_infinite() {
                     // No finite step to correct or to go on from.

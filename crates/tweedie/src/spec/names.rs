@@ -31,6 +31,7 @@ const SAMPLERS: &[(&str, &str, &str)] = &[
     ("DPM++ 3M SDE", "dpm-solver:stochastic=true,solver=heun,lower_order_final=false", ""),
     ("dpmpp_3m_sde", "dpm-solver:stochastic=true,solver=heun,lower_order_final=false", ""),
     ("dpmpp_3m_sde_gpu", "dpm-solver:stochastic=true,solver=heun,lower_order_final=false", ""),
+    ("ipndm_v", "lms", ""),
     ("EDMEulerScheduler", "euler", ""),
     ("EDMDPMSolverMultistepScheduler", "dpmpp-2m", ""),
 ];
@@ -183,6 +184,13 @@ mod tests {
             ("PLMS", "pndm", None),
             ("LCM", "lcm", None),
             ("DEISMultistepScheduler", "deis", None),
+            ("DPM++ 2S a Karras", "dpmpp-2s-ancestral", Some("karras")),
+            ("ipndm", "ipndm", None),
+            ("ipndm_v", "lms", None),
+            ("er_sde", "er-sde", None),
+            ("sa_solver", "sa-solver", None),
+            ("res_multistep", "res", None),
+            ("gradient_estimation", "gradient-estimation", None),
         ] {
             let (part, on) = resolve_sampler(&PartSpec::named(name)).unwrap();
             assert_eq!(

@@ -12,6 +12,7 @@ mod prediction;
 mod process;
 mod sampler;
 mod stochastic;
+mod superdiff;
 mod tap;
 mod tiny;
 mod world;

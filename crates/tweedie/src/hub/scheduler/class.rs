@@ -39,6 +39,8 @@ pub enum SchedulerClass {
     LMSDiscreteScheduler,
     /// Pseudo numerical methods.
     PNDMScheduler,
+    /// The stochastic Adams predictor-corrector.
+    SASolverScheduler,
     /// Trajectory consistency sampling.
     TCDScheduler,
     /// The unified predictor-corrector.
@@ -47,7 +49,7 @@ pub enum SchedulerClass {
 
 impl SchedulerClass {
     /// Every class, in order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::DDIMScheduler,
         Self::DDPMScheduler,
         Self::DEISMultistepScheduler,
@@ -65,6 +67,7 @@ impl SchedulerClass {
         Self::LCMScheduler,
         Self::LMSDiscreteScheduler,
         Self::PNDMScheduler,
+        Self::SASolverScheduler,
         Self::TCDScheduler,
         Self::UniPCMultistepScheduler,
     ];
@@ -90,6 +93,7 @@ impl SchedulerClass {
             Self::LCMScheduler => "LCMScheduler",
             Self::LMSDiscreteScheduler => "LMSDiscreteScheduler",
             Self::PNDMScheduler => "PNDMScheduler",
+            Self::SASolverScheduler => "SASolverScheduler",
             Self::TCDScheduler => "TCDScheduler",
             Self::UniPCMultistepScheduler => "UniPCMultistepScheduler",
         }
@@ -194,6 +198,16 @@ impl SchedulerClass {
                 &[&betas, &spacing, &threshold, &clip, &zero, &distilled]
             }
             Self::PNDMScheduler => &[&betas, &spacing, &["skip_prk_steps", "set_alpha_to_one"]],
+            Self::SASolverScheduler => &[
+                &betas,
+                &spacing,
+                &threshold,
+                &sigmas,
+                &algorithm,
+                &lambda,
+                &["use_flow_sigmas", "flow_shift", "lower_order_final"],
+                &["predictor_order", "corrector_order", "tau_func"],
+            ],
             Self::UniPCMultistepScheduler => &[
                 &betas,
                 &spacing,

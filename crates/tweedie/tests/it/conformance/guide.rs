@@ -63,6 +63,8 @@ fn neutral_weights_are_one_branch() {
         ("cfg:weight=1", classes(), 3),
         ("cfg:weight=0", Cond::default(), 3),
         ("cfg-rescale:weight=1", classes(), 3),
+        ("apg:weight=1", classes(), 3),
+        ("cfg-zero-star:weight=1,zero_steps=0", classes(), 3),
     ] {
         let (x0, spent) = guided(make(text).as_mut(), &classes(), &one);
         assert_eq!(x0.to_rows(), plain(&cond).to_rows(), "{text}");
@@ -99,6 +101,36 @@ fn linear_guides_equal_the_closed_form() {
 }
 
 #[test]
+fn a_composition_is_the_score_of_a_product() {
+    // At clean data the score of the composition is that of p(x) prod (p(x | c) / p(x))^w, whose
+    // gradient is a difference of logarithms of densities. With alpha = 1 and a small sigma,
+    // score = (x0 - x) / sigma^2.
+    let world = mixture();
+    let at = Level::new(1e-3, 1.0, 2e-3);
+    let compose = "compose:weight=1.5,classes=[1],weights=[-0.4]";
+    let mut pass = Pass::single(3, at);
+    let x = points();
+    let cond = Cond::of_class(vec![0, 0, 0]);
+    let x0 = make(compose).x0(&world, &x, &Levels::One(at), &cond, &mut pass).unwrap();
+    for (i, x) in x.to_rows().iter().enumerate() {
+        let log = |x: &[f64]| {
+            let of = |class| world.log_density(x, at, class).unwrap();
+            of(None) + 1.5 * (of(Some(0)) - of(None)) - 0.4 * (of(Some(1)) - of(None))
+        };
+        for k in 0..2 {
+            let moved = |by: f64| {
+                let mut x = x.clone();
+                x[k] += by;
+                log(&x)
+            };
+            let wanted = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+            let found = (x0.to_rows()[i][k] - x[k]) / (at.sigma * at.sigma);
+            assert!((found - wanted).abs() < 1e-5 * (1.0 + wanted.abs()), "{found} {wanted}");
+        }
+    }
+}
+
+#[test]
 fn a_negative_condition_takes_the_place_of_none() {
     let negative = Cond { negative: Some(Box::new(Cond::of_class(vec![1, 0, 1]))), ..classes() };
     let (x0, _) = guided(make("cfg:weight=3").as_mut(), &negative, &Levels::One(at()));
@@ -108,7 +140,7 @@ fn a_negative_condition_takes_the_place_of_none() {
 
 #[test]
 fn guidance_without_a_condition_is_refused() {
-    for text in ["cfg", "cfg-rescale"] {
+    for text in ["cfg", "cfg-rescale", "apg", "cfg-pp", "cfg-zero-star:zero_steps=0", "compose"] {
         let mut pass = Pass::single(3, at());
         let at = Levels::One(at());
         let x0 = make(text).x0(&mixture(), &points(), &at, &Cond::default(), &mut pass);
@@ -118,10 +150,20 @@ fn guidance_without_a_condition_is_refused() {
     }
 }
 
+/// Guides that ask several branches of one network.
+const TWO_BRANCHES: &[&str] = &[
+    "cfg:weight=2.5",
+    "cfg-rescale",
+    "apg",
+    "cfg-pp",
+    "cfg-zero-star:zero_steps=0",
+    "compose:classes=[1],weights=[-1.5]",
+];
+
 #[test]
 fn stacked_branches_equal_separate_ones() {
     let world = mixture();
-    for text in ["cfg:weight=2.5", "cfg-rescale"] {
+    for text in TWO_BRANCHES {
         let both = [false, true].map(|sequential| {
             let mut pass = Pass::single(3, at());
             pass.sequential = sequential;
@@ -136,7 +178,7 @@ fn stacked_branches_equal_separate_ones() {
 fn a_row_does_not_know_its_batch() {
     let world = mixture();
     let levels = [at(), Level::new(0.3, 0.9, 0.4), Level::new(1.0, 0.1, 0.99)];
-    for text in ["cfg:weight=2.5", "cfg-rescale"] {
+    for text in TWO_BRANCHES {
         let mut pass = Pass::single(3, at());
         let all = make(text)
             .x0(&world, &points(), &Levels::rows(levels), &classes(), &mut pass)
@@ -216,6 +258,8 @@ fn bad_settings_are_refused() {
         "interval:low=3,high=2",
         "interval:low=-1",
         "cfg:weight=big",
+        "apg:threshold=0",
+        "compose:classes=[1],weights=[1,2]",
     ] {
         let part: PartSpec = text.parse().unwrap();
         let error = part.make(guide::entries(), Seam::Guide).unwrap_err();

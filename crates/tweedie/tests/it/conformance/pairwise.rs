@@ -121,6 +121,12 @@ fn guides(name: &str, weak: &Arc<dyn Denoiser>) -> Result<Vec<Box<dyn Guide>>> {
         }
         // The tiny network's estimates need not leave the range of pictures.
         "clip" => vec![Box::new(Clip { range: 0.3 }.checked()?)],
+        // By default these name parts of a U-Net, or nothing.
+        "pag" | "seg" | "skip-layers" => {
+            let sites: &[&str] = if name == "skip-layers" { &["blocks.1"] } else { &[] };
+            let part = PartSpec::named(name).with("sites", serde_json::json!(sites));
+            vec![part.make(guide::entries(), Seam::Guide)?]
+        }
         other => vec![made(other)?],
     })
 }
@@ -132,8 +138,8 @@ fn end(case: &Named, taps: &[SharedTap], seed: u64) -> Result<State> {
     let levels =
         PartSpec::named(grid).make(grid::entries(), Seam::Grid)?.levels(process.as_ref(), STEPS)?;
     let prediction = Prediction::find(prediction)?;
-    let model = Tiny::new(1, prediction);
-    let weak: Arc<dyn Denoiser> = Arc::new(Tiny::new(2, prediction));
+    let model = Tiny::new(1, prediction).attending();
+    let weak: Arc<dyn Denoiser> = Arc::new(Tiny::new(2, prediction).attending());
     let parts = Parts {
         model: &model,
         process: process.as_ref(),
@@ -194,16 +200,20 @@ fn wrong(case: &Named, x: &State, places: usize) -> Vec<String> {
         }
     };
     // The estimates need not leave the range that is clipped, and thresholds begin at 1.
-    if !["none", "clip", "dynamic-threshold"].contains(&case.0[4]) {
+    let nothing_left = case.0[4] == "skip-layers" && case.0[5] == "skip";
+    if !["none", "clip", "dynamic-threshold"].contains(&case.0[4]) && !nothing_left {
         // A run that is replaced throughout sees its guide through the record alone.
         off(4, "none", true);
     }
     match case.0[5] {
         "none" => {}
         "record" => off(5, "none", false),
+        // A run may end with every number at its threshold, whatever the network said.
+        _ if case.0[4] == "dynamic-threshold" => {}
         _ => off(5, "none", true),
     }
-    if !["ddim", "euler"].contains(&case.0[3]) {
+    // Below its cutoff a time is not shifted, and a grid may have no other.
+    if !["ddim", "euler", "ts-sampler"].contains(&case.0[3]) {
         off(3, "ddim", true);
     }
     if case.0[2] != "x0" {
@@ -232,6 +242,19 @@ const REASONS: &[(&str, &str)] = &[
     ),
     ("a condition", "guidance is the difference that a condition makes"),
     ("a guide inside it", "the interval limits another guide"),
+    (
+        "a sampler that goes on along it",
+        "the guide tells the noise apart from the estimate, which steps of first order can follow",
+    ),
+    (
+        "a network with such layers",
+        "the guide weakens layers that it is given by name, and names differ between networks",
+    ),
+    ("the names of blocks", "which blocks are best left out hangs on the network"),
+    (
+        "with an evaluation of the whole state at its level",
+        "densities are followed along steps that begin with the noises where the state is",
+    ),
     ("a weak model", "a spec names one model; the weak one is an argument"),
     ("a record of another run", "a spec describes one run; the record is an argument"),
 ];
@@ -270,7 +293,10 @@ fn parts_combine_pair_by_pair() {
                     Some(why) => {
                         let [process, grid, prediction, ..] = named.0;
                         let message = error.to_string();
-                        let who = if message.contains("grid") {
+                        let of_sampler = ["noise of another estimate", "whole state at its level"];
+                        let who = if of_sampler.iter().any(|m| message.contains(m)) {
+                            format!("sampler `{}` with guide `{}`", named.0[3], named.0[4])
+                        } else if message.contains("grid") {
                             format!("process `{process}` with grid `{grid}`")
                         } else {
                             format!(
@@ -324,7 +350,8 @@ fn parts_combine_pair_by_pair() {
         // A path and a grid may exclude each other, and a path that begins without signal, or the
         // grid of such a path, excludes the predictions that mean the noise.
         let blind = *j == 2 && ["eps", "score"].contains(&values[2][*b]);
-        if (*i, *j) != (0, 1) && !blind {
+        // A guide may ask more of a sampler than it can; the page lists which.
+        if ![(0, 1), (3, 4)].contains(&(*i, *j)) && !blind {
             findings.push(format!(
                 "{} `{}` never runs with {} `{}`",
                 SEAMS[*i], values[*i][*a], SEAMS[*j], values[*j][*b]
@@ -332,17 +359,19 @@ fn parts_combine_pair_by_pair() {
         }
     }
     assert!(findings.is_empty(), "{}", findings.join("\n"));
-    let never: BTreeSet<(&'static str, &'static str)> = left
-        .iter()
-        .filter(|(i, _, j, _)| (*i, *j) == (0, 1))
-        .map(|(_, a, _, b)| (values[0][*a], values[1][*b]))
-        .collect();
-    hold_page(&page(&never));
+    let never = |first: usize, second: usize| -> Never {
+        let pairs = left.iter().filter(|(i, _, j, _)| (*i, *j) == (first, second));
+        pairs.map(|(_, a, _, b)| (values[first][*a], values[second][*b])).collect()
+    };
+    hold_page(&page(&never(0, 1), &never(3, 4)));
 }
 
-/// The page of refusals, from asking: paths with grids, predictions at the start of each, guides
-/// without what they need, parts without their arguments.
-fn page(never: &BTreeSet<(&'static str, &'static str)>) -> String {
+/// Pairs of two seams that never run.
+type Never = BTreeSet<(&'static str, &'static str)>;
+
+/// The page of refusals, from asking: paths with grids, predictions at the start of each, samplers
+/// with guides, guides without what they need, parts without their arguments.
+fn page(never: &Never, guided: &Never) -> String {
     let values = values();
     let mut text = String::from(
         "# Refusals\n\nWhat does not go together, and why. Everything else does: every pair of \
@@ -383,6 +412,18 @@ fn page(never: &BTreeSet<(&'static str, &'static str)>) -> String {
         }
     }
     section("Predictions at pure noise", "prediction", rows);
+    let mut refused: BTreeMap<(&str, String), (Vec<String>, &'static str)> = BTreeMap::new();
+    for (sampler, guide) in guided {
+        let error = ask(base.with(3, sampler).with(4, guide)).expect("never runs");
+        let why = reason(&error).unwrap_or_else(|| panic!("no reason for: {error}"));
+        let row = refused.entry((*guide, error.to_string())).or_insert((Vec::new(), why));
+        row.0.push(format!("`{sampler}`"));
+    }
+    let row = |((guide, says), (samplers, why)): ((&str, String), (Vec<String>, &'static str))| {
+        (format!("`{guide}` on {}", samplers.join(", ")), (says, why))
+    };
+    let rows = refused.into_iter().map(row).collect();
+    section("Guides on samplers", "guide", rows);
     let mut rows = BTreeMap::new();
     for name in guide::entries().iter().map(|e| e.card.id) {
         let mut cases = vec![(format!("`{name}` from a spec alone"), None)];

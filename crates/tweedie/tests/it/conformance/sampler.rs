@@ -2,6 +2,7 @@
 //! not.
 
 use tweedie::catalog::Seam;
+use tweedie::denoiser::{Cond, Pass};
 use tweedie::level::Level;
 use tweedie::noise::{Noise, Recorded, Seeded};
 use tweedie::process::{Flow, Process, VpCosine};
@@ -26,14 +27,30 @@ pub(super) const VARIANTS: &[&str] = &[
     "dpm-solver:order=2,space=noise",
     "dpm-solver:order=3,space=noise,lower_order_final=false",
     "dpm-solver:order=3,solver=heun,stochastic=true,lower_order_final=false",
+    "dpm-solver:order=3,solver=heun,stochastic=true,eta=0.5,lower_order_final=false",
     "dpmpp-2m:solver=heun",
     "dpmpp-2m-sde:solver=heun",
     "dpmpp-2m-sde:eta=0.5",
     "dpmpp-2m-sde:eta=0",
+    "dpmpp-2s-ancestral:eta=0",
+    "dpmpp-2s-ancestral:eta=0.5",
+    "er-sde:order=1",
+    "er-sde:order=2,scale=sde",
+    "er-sde:order=3,scale=ode",
     "euler:s_churn=6",
     "euler-ancestral:eta=0",
     "euler-ancestral:eta=0.5",
     "heun:s_churn=6",
+    "res:order=1",
+    "res:order=4",
+    "res-singlestep:stages=3",
+    "res-singlestep:stages=3,c2=0.4,c3=0.8",
+    "sa-solver:tau=0",
+    "sa-solver:tau=0,corrector_order=0",
+    "sa-solver:tau=0,predictor_order=1,corrector_order=0",
+    "sa-solver:tau=0,predictor_order=3,corrector_order=4,lower_order_final=false",
+    "sa-solver:tau=1,low=0,high=1",
+    "sa-solver:tau=0.6,low=0,high=1,predictor_order=3,corrector_order=3,simple=false",
     "unipc:variant=bh1",
     "unipc:order=1",
     "unipc:order=1,lower_order_final=false",
@@ -186,7 +203,8 @@ struct Asked<'a>(&'a dyn tweedie::denoiser::Denoiser);
 
 impl sampler::Eval for Asked<'_> {
     fn x0(&mut self, x: &State, at: &tweedie::level::Levels) -> tweedie::Result<State> {
-        Ok(ask(self.0, x, at.single("test")?))
+        let mut pass = Pass::single(x.batch(), at.row(0));
+        self.0.x0(x, at, &Cond::default(), &mut pass)
     }
 }
 

@@ -3,14 +3,14 @@
 
 use tweedie::eval::{goodness, normal_cdf};
 use tweedie::level::Level;
-use tweedie::noise::{Noise, Recorded, Seeded};
+use tweedie::noise::{DrawnAs, Noise, Recorded, Rng, Seeded};
 use tweedie::oracle::{Gaussian, GaussianMixture};
 use tweedie::process::Process;
 use tweedie::spec::PartSpec;
 use tweedie::state::State;
 
 use super::sampler::over;
-use super::world::{gaussian, interior, order, path, sampler as made, state, walk};
+use super::world::{gaussian, interior, mixture, order, path, sampler as made, state, walk};
 use super::{Found, ensure};
 
 /// A number that is affine in the start and in the draws: a constant, the coefficient of the start,
@@ -76,6 +76,7 @@ fn recursion(part: &PartSpec, axis: Axis, run: &Run<'_>) -> Affine {
     let mut x = Affine(vec![0.0, 1.0]);
     let mut old: Option<(f64, Affine)> = None;
     let mut olds: Vec<(f64, Affine)> = Vec::new();
+    let mut begun: Option<(Affine, Affine)> = None;
     let count = run.levels.len() - 1;
     for (index, pair) in run.levels.windows(2).enumerate() {
         let (s, t) = (pair[0], pair[1]);
@@ -137,6 +138,105 @@ fn recursion(part: &PartSpec, axis: Axis, run: &Run<'_>) -> Affine {
                 let slope = half.plus(-1.0, &there).times(1.0 / middle);
                 y.plus(down - si, &slope).draw(up).times(t.alpha)
             }
+            "dpmpp-2s-ancestral" => {
+                let up =
+                    sj.min(number("eta", 1.0) * (sj * sj * (si * si - sj * sj) / (si * si)).sqrt());
+                let down = (sj * sj - up * up).sqrt();
+                // In t = -ln sigma.
+                let h = si.ln() - down.ln();
+                let middle = (-(-si.ln() + 0.5 * h)).exp();
+                let at = run.process.at_lambda(-middle.ln());
+                let half = y.times(middle / si).plus(-(-0.5 * h).exp_m1(), &d);
+                let there = axis.x0(&half.times(at.alpha), at);
+                y.times(down / si).plus(-(-h).exp_m1(), &there).draw(up).times(t.alpha)
+            }
+            "er-sde" => {
+                let scale = |l: f64| match word("scale").as_str() {
+                    "sde" => l * l,
+                    "ode" => l,
+                    _ => l * (l.powf(0.3).exp() + 10.0),
+                };
+                let r = scale(sj) / scale(si);
+                let mut next = y.times(r).plus(1.0 - r, &d);
+                let order = number("order", 3.0) as usize;
+                let dt = sj - si;
+                if let Some((l_1, d_1)) = olds.last().filter(|_| order > 1) {
+                    let slope = d.plus(-1.0, d_1).times(1.0 / (si - l_1));
+                    let sum = simpson(sj, si, |l| 1.0 / scale(l));
+                    next = next.plus(dt + sum * scale(sj), &slope);
+                    if let Some((l_2, slope_1)) = old.as_ref().filter(|_| order > 2) {
+                        let bend = slope.plus(-1.0, slope_1).times(2.0 / (si - l_2));
+                        let sum = simpson(sj, si, |l| (l - si) / scale(l));
+                        next = next.plus(0.5 * dt * dt + sum * scale(sj), &bend);
+                    }
+                    old = Some((*l_1, slope));
+                }
+                olds.push((si, d));
+                next.draw((sj * sj - si * si * r * r).sqrt()).times(t.alpha)
+            }
+            "sa-solver" => {
+                let (p, c) = (number("predictor_order", 2.0), number("corrector_order", 2.0));
+                let (p, c) = (p as usize, c as usize);
+                let simple = part.settings.get("simple") != Some(&serde_json::Value::Bool(false));
+                let tau_of = |at: Level| {
+                    let inside = number("low", 0.2) <= at.t && at.t <= number("high", 0.8);
+                    if inside { number("tau", 1.0) } else { 0.0 }
+                };
+                // b_i of equations 15 and 18, with the form for order 2 of the authors' program.
+                let adams = |a: f64, b: f64, tau: f64, of: &[(f64, Affine)], corrects: bool| {
+                    let k = 1.0 + tau * tau;
+                    let h = b - a;
+                    let mut weights: Vec<f64> = (0..of.len())
+                        .map(|i| {
+                            let basis = |u: f64| {
+                                let others = of.iter().enumerate().filter(|(j, _)| *j != i);
+                                others.map(|(_, o)| (u - o.0) / (of[i].0 - o.0)).product::<f64>()
+                            };
+                            simpson(a, b, |u| k * (k * (u - b)).exp() * basis(u))
+                        })
+                        .collect();
+                    if let (true, [old, new]) = (simple, weights.as_mut_slice()) {
+                        let exact = (h * k - 1.0 + (-k * h).exp()) / (k * k);
+                        let extra = if corrects {
+                            h / 2.0 - exact / h
+                        } else {
+                            (h * h / 2.0 - exact) / (of[1].0 - of[0].0)
+                        };
+                        *new += k * extra;
+                        *old -= k * extra;
+                    }
+                    let zero = Affine(vec![0.0]);
+                    weights.iter().zip(of).fold(zero, |sum, (w, (_, d))| sum.plus(*w, d))
+                };
+                let last =
+                    |n: usize, all: &[(f64, Affine)]| all[all.len() - n.min(all.len())..].to_vec();
+                let (lower_p, lower_c) = (count - index, count - index + 2);
+                olds.push((s.lambda(), d));
+                // `begun` is the state before the last step, corrected, and its noise.
+                let base = match (&begun, index) {
+                    (Some((before, z)), 1..) if c > 0 => {
+                        let from = run.levels[index - 1];
+                        let (tau, h) = (tau_of(from), s.lambda() - from.lambda());
+                        let kept = s.sigma / from.sigma * (-tau * tau * h).exp();
+                        let past = last(c.min(lower_c), &olds);
+                        let sum = adams(from.lambda(), s.lambda(), tau, &past, true);
+                        let std = s.sigma * (1.0 - (-2.0 * tau * tau * h).exp()).sqrt();
+                        before.times(kept).plus(s.alpha, &sum).plus(std, z)
+                    }
+                    _ => x.clone(),
+                };
+                let mut z = vec![0.0; x.0.len().max(base.0.len())];
+                z.push(1.0);
+                let z = Affine(z);
+                let (tau, h) = (tau_of(s), t.lambda() - s.lambda());
+                let past = last(p.min(lower_p), &olds);
+                let sum = adams(s.lambda(), t.lambda(), tau, &past, false);
+                let kept = t.sigma / s.sigma * (-tau * tau * h).exp();
+                let std = t.sigma * (1.0 - (-2.0 * tau * tau * h).exp()).sqrt();
+                let next = base.times(kept).plus(t.alpha, &sum).plus(std, &z);
+                begun = Some((base, z));
+                next
+            }
             "dpmpp-sde" => {
                 let split = |v: f64| {
                     let up = v.min((v * v * (si * si - v * v) / (si * si)).sqrt());
@@ -155,9 +255,10 @@ fn recursion(part: &PartSpec, axis: Axis, run: &Run<'_>) -> Affine {
                 next.draw(up * ((middle - sj) / (si - sj)).sqrt()).times(t.alpha)
             }
             "dpm-solver" => {
-                // k-diffusion's DPM++ 3M SDE.
+                // k-diffusion's DPM++ 3M SDE; sigma_t / sigma_s is e^-h in y.
                 let h = t.lambda() - s.lambda();
-                let h_eta = 2.0 * h;
+                let eta = number("eta", 1.0);
+                let h_eta = (1.0 + eta) * h;
                 let mut next = y.times((-h_eta).exp()).plus(1.0 - (-h_eta).exp(), &d);
                 let phi_2 = ((-h_eta).exp() - 1.0) / h_eta + 1.0;
                 match olds.as_slice() {
@@ -173,7 +274,7 @@ fn recursion(part: &PartSpec, axis: Axis, run: &Run<'_>) -> Affine {
                     }
                 }
                 olds.push((h, d));
-                next.draw(sj * (1.0 - (-h_eta).exp()).sqrt()).times(t.alpha)
+                next.draw(sj * (1.0 - (-2.0 * eta * h).exp()).sqrt()).times(t.alpha)
             }
             "lcm" => {
                 let scaled: f64 = s.t * 1000.0 * 10.0;
@@ -188,7 +289,7 @@ fn recursion(part: &PartSpec, axis: Axis, run: &Run<'_>) -> Affine {
                 let reached = d.times(below.alpha).plus(below.sigma, &eps).times(ratio);
                 reached.draw((t.sigma.powi(2) - (ratio * below.sigma).powi(2)).sqrt())
             }
-            "euler" | "heun" => {
+            "euler" | "heun" | "restart" => {
                 let gamma = (number("s_churn", 0.0) / count as f64).min(2.0_f64.sqrt() - 1.0);
                 let hat = si * (1.0 + gamma);
                 let y = y.draw((hat * hat - si * si).sqrt());
@@ -198,11 +299,11 @@ fn recursion(part: &PartSpec, axis: Axis, run: &Run<'_>) -> Affine {
                 };
                 let first = slope(&y, hat, at);
                 let ahead = y.plus(sj - hat, &first);
-                let next = if part.name == "heun" {
+                let next = if part.name == "euler" {
+                    ahead
+                } else {
                     let second = slope(&ahead, sj, t);
                     y.plus(0.5 * (sj - hat), &first.plus(1.0, &second))
-                } else {
-                    ahead
                 };
                 next.times(t.alpha)
             }
@@ -210,6 +311,14 @@ fn recursion(part: &PartSpec, axis: Axis, run: &Run<'_>) -> Affine {
         };
     }
     x
+}
+
+/// An integral by Simpson's rule.
+fn simpson(a: f64, b: f64, f: impl Fn(f64) -> f64) -> f64 {
+    let n = 512;
+    let h = (b - a) / f64::from(n);
+    let inner: f64 = (1..n).map(|i| f(a + f64::from(i) * h) * f64::from(2 + 2 * (i % 2))).sum();
+    (f(a) + inner + f(b)) * h / 3.0
 }
 
 /// Mean and covariance at the end of a run whose start has these, by sending unit vectors through
@@ -319,6 +428,43 @@ fn the_weak_error_falls_at_the_claimed_order() {
             format!("claims order {claimed}, measured {measured:.3} from {errors:?}")
         })
     });
+}
+
+#[test]
+fn one_path_leads_to_one_end_however_many_steps() {
+    let (world, path) = (mixture(), path());
+    let seeds = 0..64_u64;
+    let mut rng = tweedie::random::Key::new(2, 9, 0).generator();
+    let rows: Vec<Vec<f64>> = seeds.clone().map(|_| vec![rng.normal(), rng.normal()]).collect();
+    // Root mean square of the difference of a run's end and that of one with twice the steps.
+    let apart = |part: &PartSpec, steps: usize, rng: Rng| {
+        let ends = [steps, 2 * steps].map(|n| {
+            let noise = rng.of_seeds(seeds.clone(), DrawnAs::Full);
+            let levels = interior(&path, n);
+            let (end, _) = walk(&world, &path, &levels, made(part), noise, state(&rows)).unwrap();
+            end.to_rows().concat()
+        });
+        let squares = ends[0].iter().zip(&ends[1]).map(|(a, b)| (a - b) * (a - b));
+        (squares.sum::<f64>() / ends[0].len() as f64).sqrt()
+    };
+    for part in [
+        "ddim:eta=1",
+        "ddpm",
+        "dpm-solver:order=3,solver=heun,stochastic=true,lower_order_final=false",
+        "dpm2-ancestral",
+        "dpmpp-2m-sde",
+        "dpmpp-2s-ancestral",
+        "dpmpp-sde",
+        "er-sde",
+        "euler-ancestral",
+        "sa-solver:low=0,high=1",
+    ] {
+        let part: PartSpec = part.parse().unwrap();
+        let [coarse, fine] = [20, 160].map(|n| apart(&part, n, Rng::Brownian));
+        let independent = apart(&part, 160, Rng::Tweedie);
+        println!("{part}: {coarse:.4}, {fine:.4} along a path, {independent:.4} without");
+        assert!(fine < 0.4 * coarse && fine < 0.1 * independent, "{part}");
+    }
 }
 
 /// How many samples the goodness of fit is judged by, and the distance that p = 0.001 stands for.

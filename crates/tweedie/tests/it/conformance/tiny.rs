@@ -22,6 +22,7 @@ pub(super) struct Tiny {
     time: Vec<f64>,
     classes: Vec<f64>,
     blocks: Vec<Vec<f64>>,
+    attends: bool,
 }
 
 impl Tiny {
@@ -37,7 +38,13 @@ impl Tiny {
             time: draw(WIDTH * 2, 0.5),
             classes: draw(CLASSES * WIDTH, 0.8),
             blocks: (0..BLOCKS).map(|_| draw(WIDTH * WIDTH, 0.5)).collect(),
+            attends: false,
         }
+    }
+
+    /// The same with a self-attention of three tokens after the blocks.
+    pub(super) fn attending(self) -> Self {
+        Self { attends: true, ..self }
     }
 
     pub(super) fn site(block: usize) -> Site {
@@ -93,6 +100,13 @@ impl Denoiser for Tiny {
                 Ok(Features::hidden(hidden.clone() + times(hidden, w, WIDTH).tanh()))
             })?;
             hidden = out.take("hidden")?;
+        }
+        if self.attends {
+            let tokens = hidden.clone().reshape([batch, 1, 3, WIDTH / 3]);
+            let site = Site::new("tiny", "attention", SiteKind::Attention, 0);
+            let qkv = [tokens.clone() * 1.5, tokens.clone(), tokens];
+            let seen = tweedie::model::attention::attend(pass, &site, qkv, None)?;
+            hidden = hidden + seen.reshape([batch, WIDTH]);
         }
         let output = times(hidden.tanh(), &self.out, DIM);
         let output = x.map(|_| output.clone());

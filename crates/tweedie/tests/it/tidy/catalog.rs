@@ -18,8 +18,12 @@ const SEAM_FOLDERS: &[&str] =
 const NO_METHOD: &[(&str, &str)] = &[
     ("grid/spaced.rs", "what grids of sigmas have in common"),
     ("guide/guided.rs", "a guide around a denoiser"),
+    ("guide/memory.rs", "what a guide remembers of a row"),
+    ("guide/weakened.rs", "what guides by a weakened pass have in common"),
     ("sampler/blend.rs", "any sampler with a part of the state kept, which no spec can hold"),
+    ("sampler/multistep.rs", "what linear multistep methods have in common"),
     ("sampler/stride.rs", "where an even stride of a table lands"),
+    ("sampler/testing.rs", "one number through a step or a run, for tests"),
     ("tap/feature.rs", "what passes through a site"),
     ("tap/only.rs", "keeps the taps of runs apart that share a call; the exam tests it"),
 ];
