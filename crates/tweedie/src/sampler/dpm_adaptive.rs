@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn the_ends_are_comfyuis() {
-        // ComfyUI 0.3.64, sample_dpm_adaptive from 6 to 0.1: as it is, of order 2, and with a
+        // ComfyUI (October 2025), sample_dpm_adaptive from 6 to 0.1: as it is, of order 2, and with a
         // controller that looks back.
         let plain = Settings::default();
         let second = Settings { order: 2, rtol: 0.01, ..plain.clone() };

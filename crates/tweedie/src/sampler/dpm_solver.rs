@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn the_ends_are_comfyuis() {
-        // ComfyUI 0.3.64, sample_dpmpp_3m_sde with eta 1 and 0.5.
+        // ComfyUI (October 2025), sample_dpmpp_3m_sde with eta 1 and 0.5.
         let of = |eta: f64| {
             let settings = Settings { stochastic: true, eta, ..Settings::default() };
             let settings = Settings { solver: Solver::Heun, lower_order_final: false, ..settings };

@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn the_ends_are_comfyuis() {
-        // ComfyUI 0.3.64, sample_dpmpp_2s_ancestral.
+        // ComfyUI (October 2025), sample_dpmpp_2s_ancestral.
         ends_at(&mut Dpmpp2sAncestral::default(), 0.752_313_744_028_060);
         let mut still = Dpmpp2sAncestral { eta: 0.0, s_noise: 1.0 };
         ends_at(&mut still, 0.816_547_522_481_779);

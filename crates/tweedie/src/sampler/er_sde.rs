@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn the_ends_are_comfyuis() {
-        // ComfyUI 0.3.64, sample_er_sde with max_stage 1 to 3.
+        // ComfyUI (October 2025), sample_er_sde with max_stage 1 to 3.
         let ends = [0.879_967_429_235_665, 0.885_576_406_174_278, 0.885_268_346_435_286];
         for (order, end) in (1..).zip(ends) {
             let settings = Settings { order, points: Some(200), ..Settings::default() };

@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn the_end_is_comfyuis() {
-        // ComfyUI 0.3.64, sample_gradient_estimation.
+        // ComfyUI (October 2025), sample_gradient_estimation.
         let mut sampler = GradientEstimation::new(Settings::default()).unwrap();
         ends_at(&mut sampler, 0.832_364_155_692_974);
         assert!(GradientEstimation::new(Settings { gamma: -1.0 }).is_err());

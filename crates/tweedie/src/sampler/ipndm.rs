@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn the_end_is_comfyuis() {
-        // ComfyUI 0.3.64, sample_ipndm.
+        // ComfyUI (October 2025), sample_ipndm.
         ends_at(&mut Ipndm::new(Settings::default()).unwrap(), 0.799_961_634_367_964);
         assert!(Ipndm::new(Settings { order: 0 }).is_err());
     }

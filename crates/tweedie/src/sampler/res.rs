@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn the_end_is_comfyuis() {
-        // ComfyUI 0.3.64, sample_res_multistep.
+        // ComfyUI (October 2025), sample_res_multistep.
         ends_at(&mut Res::new(Settings::default()).unwrap(), 0.859_341_015_427_098);
     }
 

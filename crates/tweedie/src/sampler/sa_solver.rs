@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn the_ends_are_comfyuis() {
-        // ComfyUI 0.3.64, the prediction of sample_sa_solver with tau 1, 0 and, simple, 0.6.
+        // ComfyUI (October 2025), the prediction of sample_sa_solver with tau 1, 0 and, simple, 0.6.
         ends_at(&mut solver(3, 4, 1.0), 0.389_234_131_340_997);
         ends_at(&mut solver(3, 4, 0.0), 0.723_844_355_193_561);
         let mut simple = solver(2, 2, 0.6);
