@@ -96,7 +96,7 @@ const GIB: f64 = (1_u64 << 30) as f64;
 
 /// How often freed memory is given back: what a burst leaves does not stay, and steps that follow each other
 /// find their pages again.
-const TIDY: Duration = Duration::from_secs(2);
+const TIDY: Duration = Duration::from_secs(1);
 
 impl Args {
     fn settings(&self) -> Result<Settings> {
