@@ -14,6 +14,8 @@ use crate::gemm::{Columns, Rows, gemm_panels, panel_width};
 use crate::memory::{Output, Ptr, Scratch, parallel};
 use crate::simd::{LANES, Simd, dispatch, load_part, store_part};
 
+pub(crate) mod weights;
+
 /// Positions of a transformed tile.
 const POSITIONS: usize = 36;
 
@@ -196,8 +198,33 @@ unsafe fn fourths<S: Simd>(row: *const f32) -> [S; 4] {
     }
 }
 
-/// Transforms a strip's tiles of the channels `channels` to `v`: the positions one behind the
-/// other, each as [`Position`] says.
+/// Where the numbers of a strip's transformed tiles go: number `t` of channel `c` of a position lies
+/// at `position * p + channel * c + panel * (t / width) + t % width`.
+#[derive(Clone, Copy)]
+struct Place {
+    position: usize,
+    channel: usize,
+    panel: usize,
+    width: usize,
+}
+
+impl Place {
+    /// As [`Position`] reads them.
+    fn panels(channels: usize) -> Self {
+        // SAFETY: no condition.
+        let width = unsafe { panel_width() };
+        Self { position: channels * STRIP, channel: width, panel: width * channels, width }
+    }
+
+    fn at(self, channel: usize, tile: usize) -> usize {
+        channel * self.channel + tile / self.width * self.panel + tile % self.width
+    }
+}
+
+/// Numbers of a row of a strip's windows.
+const ROW: usize = 4 * STRIP;
+
+/// Transforms a strip's tiles of the channels `channels` to `v`.
 #[inline(always)]
 unsafe fn tiles_body<S: Simd>(
     s: &Shape,
@@ -205,10 +232,9 @@ unsafe fn tiles_body<S: Simd>(
     first: usize,
     count: usize,
     channels: (usize, usize),
+    place: Place,
     v: *mut f32,
 ) {
-    const ROW: usize = 4 * STRIP;
-    let width = S::WIDTH * LANES;
     // Rows of the windows: from each tile's first column on, and from its fifth.
     let mut rows = Scratch::new(2 * 6 * ROW);
     let rows = rows.ptr();
@@ -251,9 +277,9 @@ unsafe fn tiles_body<S: Simd>(
                 for tile in (0..padded).step_by(LANES) {
                     let [d0, d1, d2, d3] = fourths::<S>(rows.add(p * ROW + 4 * tile));
                     let [d4, d5, _, _] = fourths::<S>(rows.add((6 + p) * ROW + 4 * tile));
-                    let panel = tile / width * width * s.c + c * width + tile % width;
+                    let to = v.add(place.at(c, tile));
                     for (q, t) in into_tile([d0, d1, d2, d3, d4, d5]).iter().enumerate() {
-                        t.store(v.add((6 * p + q) * s.c * STRIP + panel));
+                        t.store(to.add((6 * p + q) * place.position));
                     }
                 }
             }
@@ -265,9 +291,10 @@ dispatch! {
     /// See [`tiles_body`].
     ///
     /// # Safety
-    /// The image of the shape; `POSITIONS * STRIP` numbers a channel of `v`.
+    /// The image of the shape; whole vectors of `v` at the places.
     fn transform_tiles(
-        s: &Shape, x: *const f32, first: usize, count: usize, channels: (usize, usize), v: *mut f32,
+        s: &Shape, x: *const f32, first: usize, count: usize, channels: (usize, usize),
+        place: Place, v: *mut f32,
     ) = tiles_body
 }
 
@@ -386,7 +413,8 @@ pub(crate) fn forward(s: &Shape, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> 
             // SAFETY: each unit writes its own channels of its own strip.
             unsafe {
                 let to = v.at(unit / groups * strip);
-                transform_tiles(s, image.at(0), first, count, channels, to);
+                let place = Place::panels(s.c);
+                transform_tiles(s, image.at(0), first, count, channels, place, to);
             }
         });
         // Few blocks are split by strips, which changes no bit.
