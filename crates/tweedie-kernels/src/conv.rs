@@ -7,6 +7,9 @@
 //! output's gradient along memory. The gradient of the image is again a convolution, one for each
 //! residue of the stride. Without zeros and with stride 1 the image itself is the planes. Windows of
 //! 3x3 with stride 1 go through [`crate::winograd`] where that is less work.
+//!
+//! An image may be enlarged on the way in: what is read at a pixel is then the stored pixel that it
+//! repeats, and the enlarged image is nowhere.
 
 use crate::dot::{LEFT, Stack, dots, sum};
 use crate::gemm::{
@@ -32,8 +35,11 @@ pub(crate) struct Shape {
     pub(crate) batch: usize,
     /// Channels of the image.
     pub(crate) c: usize,
+    /// Height and width of the image, enlarged.
     pub(crate) h: usize,
     pub(crate) w: usize,
+    /// How many times each stored pixel is repeated in both directions.
+    pub(crate) up: usize,
     /// Channels of the output.
     pub(crate) o: usize,
     pub(crate) kh: usize,
@@ -59,6 +65,16 @@ impl Shape {
     fn pixels(&self) -> usize {
         self.oh * self.ow
     }
+
+    /// Numbers of a stored channel of the image.
+    pub(crate) fn stored(&self) -> usize {
+        self.h / self.up * (self.w / self.up)
+    }
+
+    /// Where row `y` of a stored channel begins.
+    pub(crate) fn stored_row(&self, y: usize) -> usize {
+        y / self.up * (self.w / self.up)
+    }
 }
 
 /// How an image's planes lie.
@@ -78,7 +94,8 @@ impl Planes {
         let residues = [s.stride[0].min(s.kh), s.stride[1].min(s.kw)];
         let rows = s.oh + (s.kh - 1) / s.stride[0];
         let wide = s.ow + (s.kw - 1) / s.stride[1];
-        let direct = s.stride == [1, 1] && s.before == [0, 0] && (rows, wide) == (s.h, s.w);
+        let direct =
+            s.up == 1 && s.stride == [1, 1] && s.before == [0, 0] && (rows, wide) == (s.h, s.w);
         // With stride 1, zeros on the right of a row are the zeros on the left of the next.
         let row = if s.stride == [1, 1] && s.before[1] >= 0 {
             let left = s.before[1] as usize;
@@ -139,7 +156,7 @@ impl Planes {
                             to.write_bytes(0, self.row);
                             continue;
                         }
-                        let from = x.add(y as usize * s.w);
+                        let from = x.add(s.stored_row(y as usize));
                         let step = s.stride[1] as isize;
                         // Columns of the plane before the image and up to its end.
                         let first = if x0 < 0 { (-x0 + step - 1) / step } else { 0 };
@@ -152,7 +169,7 @@ impl Planes {
                         let end = (end as usize).clamp(first, self.row);
                         to.write_bytes(0, first);
                         let at = x0 + first as isize * step;
-                        if step == 1 {
+                        if step == 1 && s.up == 1 {
                             if end > first {
                                 std::ptr::copy_nonoverlapping(
                                     from.offset(at),
@@ -162,7 +179,8 @@ impl Planes {
                             }
                         } else {
                             for j in first..end {
-                                *to.add(j) = *from.offset(at + (j - first) as isize * step);
+                                let column = at + (j - first) as isize * step;
+                                *to.add(j) = *from.add(column as usize / s.up);
                             }
                         }
                         to.add(end).write_bytes(0, self.row - end);
@@ -199,7 +217,7 @@ impl Filled {
         let from = Ptr::of(x);
         parallel(s.batch * s.c, channel * 2, |i| {
             // SAFETY: channel i of the batch, and its own planes.
-            unsafe { planes.fill(s, from.at(i * s.h * s.w), to.at(i * channel)) };
+            unsafe { planes.fill(s, from.at(i * s.stored()), to.at(i * channel)) };
         });
         Self { planes, sample, _copy: Some(copy), image: to }
     }
@@ -408,7 +426,7 @@ pub(crate) fn forward(s: &Shape, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> 
     unsafe { y.finish() }
 }
 
-/// The gradient by the image, `[b, c, h, w]`, of the output's gradient `g` `[b, o, oh, ow]`.
+/// The gradient by the image (not enlarged), `[b, c, h, w]`, of the output's gradient `g` `[b, o, oh, ow]`.
 pub(crate) fn grad_image(s: &Shape, w: &[f32], g: &[f32]) -> Vec<f32> {
     let one = s.stride == [1, 1];
     let mut dx = if one { Vec::new() } else { vec![0.0; s.batch * s.c * s.h * s.w] };
@@ -451,6 +469,7 @@ pub(crate) fn grad_image(s: &Shape, w: &[f32], g: &[f32]) -> Vec<f32> {
                 c: s.o,
                 h: s.oh,
                 w: s.ow,
+                up: 1,
                 o: s.c,
                 kh,
                 kw,
@@ -640,6 +659,7 @@ mod tests {
             c,
             h,
             w,
+            up: 1,
             o,
             kh: k,
             kw: k,
@@ -768,6 +788,32 @@ mod tests {
                     assert_eq!(part, two.install(|| run(batch)));
                     assert_eq!(part.0[..], whole.0[..part.0.len()]);
                     assert_eq!(part.1[..], whole.1[..part.1.len()]);
+                }
+            }
+        });
+    }
+
+    /// An image that is enlarged on the way in gives the bits of one that was enlarged before, on
+    /// every path: direct, by Winograd's transforms, with strides.
+    #[test]
+    fn enlarged_on_the_way_in_as_before() {
+        with_each_set(|set| {
+            for (c, o, size, k, stride, padding) in [
+                (3, 5, [7, 5], 3, 1, [1; 4]),
+                (17, 20, [8, 16], 3, 1, [1; 4]),
+                (40, 48, [16, 12], 3, 1, [1, 1, 1, 1]),
+                (4, 6, [9, 6], 2, 2, [0, 1, 0, 1]),
+                (16, 16, [8, 8], 1, 1, [0; 4]),
+            ] {
+                for up in [2, 3] {
+                    let [h, w] = size.map(|n| n * up);
+                    let s = shape(2, c, o, [h, w], k, stride, padding).unwrap();
+                    let x = numbers(2 * c * size[0] * size[1], 1);
+                    let weights = numbers(o * s.k(), 2);
+                    let large = crate::resample::forward(2 * c * size[0], size[1], up, &x);
+                    let wanted = forward(&s, &large, &weights, None);
+                    let found = forward(&Shape { up, ..s }, &x, &weights, None);
+                    assert_eq!(found, wanted, "{set:?} {s:?} {up}");
                 }
             }
         });

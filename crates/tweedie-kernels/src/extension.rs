@@ -53,6 +53,7 @@ pub(crate) trait Kernels: Backend {
         #[extension_type] bias: Maybe<Self>,
         stride: [usize; 2],
         padding: [usize; 4],
+        up: usize,
     ) -> FloatTensor<Self>;
 
     fn kernel_linear(
@@ -144,20 +145,23 @@ pub(crate) fn in_place(x: FlexTensor, f: impl FnOnce(Ptr, Ptr)) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(unsafe { y.finish() }, shape))
 }
 
-/// The shape of a convolution with a kernel `[o, c, kh, kw]`.
+/// The shape of a convolution with a kernel `[o, c, kh, kw]` over an image that is enlarged `up` times.
 pub(crate) fn conv_shape(
     x: &FlexTensor,
     [o, _, kh, kw]: [usize; 4],
     stride: [usize; 2],
     padding: [usize; 4],
+    up: usize,
 ) -> conv::Shape {
     let [batch, c, h, width] = shape(x);
+    let (h, width) = (h * up, width * up);
     let [top, bottom, left, right] = padding;
     conv::Shape {
         batch,
         c,
         h,
         w: width,
+        up,
         o,
         kh,
         kw,
@@ -238,8 +242,9 @@ impl Kernels for Flex {
         bias: Maybe<Self>,
         stride: [usize; 2],
         padding: [usize; 4],
+        up: usize,
     ) -> FlexTensor {
-        let s = conv_shape(&x, shape(&w), stride, padding);
+        let s = conv_shape(&x, shape(&w), stride, padding, up);
         let _timed = timed(Class::Convolution, s.products());
         let (x, w, bias) = (Numbers::new(x), Numbers::new(w), bias.option().map(Numbers::new));
         let y = conv::forward(&s, x.slice(), w.slice(), bias.as_ref().map(Numbers::slice));
@@ -347,7 +352,7 @@ impl<const N: usize> Backward<Flex, N> for Conv2d {
         let x: FlexTensor = saved.retrieve_node_output(ops.state.x);
         let w: FlexTensor = saved.retrieve_node_output(ops.state.w);
         let g = Numbers::new(grads.consume::<Flex>(&ops.node));
-        let s = conv_shape(&x, shape(&w), ops.state.stride, ops.state.padding);
+        let s = conv_shape(&x, shape(&w), ops.state.stride, ops.state.padding, 1);
         let _timed = timed(Class::Convolution, 2 * s.products());
         let (x, w) = (Numbers::new(x), Numbers::new(w));
         for (i, node) in ops.parents.iter().enumerate() {
@@ -578,7 +583,10 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         bias: Maybe<Self>,
         stride: [usize; 2],
         padding: [usize; 4],
+        up: usize,
     ) -> Tracked<C> {
+        // The gradients are those of an image that was enlarged before.
+        let x = if up > 1 { Self::kernel_upsample(x, up) } else { x };
         macro_rules! go {
             ($nodes:expr, $bias:expr) => {
                 match Conv2d.prepare::<C>($nodes).compute_bound().stateful() {
@@ -590,11 +598,11 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
                             padding,
                         };
                         let (x, w) = (x.into_primitive(), w.into_primitive());
-                        prep.finish(state, Flex::kernel_conv2d(x, w, $bias, stride, padding))
+                        prep.finish(state, Flex::kernel_conv2d(x, w, $bias, stride, padding, 1))
                     }
                     OpsKind::UnTracked(prep) => {
                         let (x, w) = (x.into_primitive(), w.into_primitive());
-                        prep.finish(Flex::kernel_conv2d(x, w, $bias, stride, padding))
+                        prep.finish(Flex::kernel_conv2d(x, w, $bias, stride, padding, 1))
                     }
                 }
             };

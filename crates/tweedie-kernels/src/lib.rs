@@ -43,6 +43,7 @@ mod int8;
 mod linear;
 mod math;
 mod memory;
+mod modulate;
 mod narrow;
 #[cfg(not(target_arch = "x86_64"))]
 mod no_layer;
@@ -67,11 +68,12 @@ pub use contiguous::{add, contiguous};
 pub use epilogue::Epilogue;
 pub use instruction_set::InstructionSet;
 pub use mmap::is_mapped;
+pub use modulate::{add_gated, layer_norm_modulated};
 pub use narrow::Half;
 pub use packed::{PackedWeight, conv2d_packed, linear_packed};
 pub use peak::peak;
 
 pub use ops::{
-    AdamwStep, adamw, attention, conv2d, gelu, gelu_tanh, group_norm, layer_norm, linear,
-    quick_gelu, silu, upsample_nearest,
+    AdamwStep, adamw, attention, conv2d, conv2d_enlarged, gelu, gelu_tanh, group_norm, layer_norm,
+    linear, quick_gelu, silu, upsample_nearest,
 };

@@ -33,7 +33,25 @@ pub fn conv2d(
     stride: [usize; 2],
     padding: [usize; 4],
 ) -> Tensor<4> {
+    conv2d_enlarged(x, 1, w, bias, stride, padding)
+}
+
+/// As [`conv2d`] of `x` with each pixel repeated `factor` times in both directions
+/// ([`upsample_nearest`]); untracked, the enlarged image is never stored.
+///
+/// # Panics
+/// As [`conv2d`], and when `factor` is zero.
+pub fn conv2d_enlarged(
+    x: Tensor<4>,
+    factor: usize,
+    w: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    stride: [usize; 2],
+    padding: [usize; 4],
+) -> Tensor<4> {
+    assert!(factor > 0, "conv2d_enlarged: the factor is zero");
     let ([_, c, h, width], [o, c_w, kh, kw]) = (x.dims(), w.dims());
+    let (h, width) = (h * factor, width * factor);
     let [top, bottom, left, right] = padding;
     assert!(c == c_w, "conv2d: {c} channels of the image, {c_w} of the kernel");
     assert!(stride[0] > 0 && stride[1] > 0, "conv2d: a stride is zero");
@@ -44,11 +62,12 @@ pub fn conv2d(
     assert_dims("conv2d: bias", bias.as_ref(), [o]);
     let types = [x.dtype(), w.dtype(), type_or(bias.as_ref(), x.dtype())];
     if !has_kernels(x.device(), &types) {
+        let x = if factor > 1 { composed::upsample_nearest(x, factor) } else { x };
         return composed::conv2d(x, w, bias, stride, padding);
     }
     let bias = bias.map(Tensor::into_dispatch).into();
     let (x, w) = (x.into_dispatch(), w.into_dispatch());
-    Tensor::from_dispatch(Dispatch::kernel_conv2d(x, w, bias, stride, padding))
+    Tensor::from_dispatch(Dispatch::kernel_conv2d(x, w, bias, stride, padding, factor))
 }
 
 /// `x` `[b, t, in]` times the transpose of `w` `[out, in]` (the layout of PyTorch and diffusers),

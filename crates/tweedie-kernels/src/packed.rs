@@ -170,12 +170,13 @@ pub fn linear_packed(
     if tracked { epilogue.of(y) } else { y }
 }
 
-/// As [`crate::conv2d`] with a kernel of `size` that is packed.
+/// As [`crate::conv2d_enlarged`] with a kernel of `size` that is packed.
 ///
 /// # Panics
 /// When the shapes do not fit.
 pub fn conv2d_packed(
     x: Tensor<4>,
+    factor: usize,
     w: &PackedWeight,
     size: [usize; 2],
     bias: Option<Tensor<1>>,
@@ -183,7 +184,9 @@ pub fn conv2d_packed(
     padding: [usize; 4],
 ) -> Tensor<4> {
     let ([outputs, channels, taps], [_, c, h, width]) = (w.0.sizes(), x.dims());
+    let (h, width) = (h * factor, width * factor);
     let ([top, bottom, left, right], [kh, kw]) = (padding, size);
+    assert!(factor > 0, "conv2d_packed: the factor is zero");
     assert!(taps == kh * kw && c == channels, "conv2d_packed: the shapes do not fit");
     assert!(stride[0] > 0 && stride[1] > 0, "conv2d_packed: a stride is zero");
     assert!(
@@ -196,7 +199,8 @@ pub fn conv2d_packed(
     let bias = bias.map(Tensor::into_dispatch).into();
     let x = x.into_dispatch();
     let layer = w.0.clone();
-    Tensor::from_dispatch(Dispatch::kernel_conv2d_packed(x, layer, size, bias, stride, padding))
+    let y = Dispatch::kernel_conv2d_packed(x, layer, size, bias, stride, padding, factor);
+    Tensor::from_dispatch(y)
 }
 
 /// The kernels over packed weights; see the functions above for shapes.
@@ -224,6 +228,7 @@ pub(crate) trait PackedKernels: Backend {
         #[extension_type] bias: Maybe<Self>,
         stride: [usize; 2],
         padding: [usize; 4],
+        up: usize,
     ) -> FloatTensor<Self>;
 }
 
@@ -279,9 +284,10 @@ impl PackedKernels for Flex {
         bias: Maybe<Self>,
         stride: [usize; 2],
         padding: [usize; 4],
+        up: usize,
     ) -> FlexTensor {
         let [o, c, _] = layer.sizes();
-        let s = conv_shape(&x, [o, c, kh, kw], stride, padding);
+        let s = conv_shape(&x, [o, c, kh, kw], stride, padding, up);
         let _timed = timed(Class::Convolution, s.products());
         let (x, bias) = (Numbers::new(x), bias.option().map(Numbers::new));
         let bias = bias.as_ref().map(Numbers::slice);
@@ -294,7 +300,7 @@ impl PackedKernels for Flex {
         let y = image(&s, x.slice()).unwrap_or_else(|| {
             // Sample by sample, so that no sample's numbers hang on another's.
             let w = layer.unpack();
-            let each = x.slice().chunks_exact((c * s.h * s.w).max(1));
+            let each = x.slice().chunks_exact((c * s.stored()).max(1));
             let exact = |x: &[f32]| conv::forward(&one, x, &w, bias);
             each.flat_map(|x| image(&one, x).unwrap_or_else(|| exact(x))).collect()
         });
@@ -333,10 +339,11 @@ impl<C: CheckpointStrategy> PackedKernels for Autodiff<Flex, C> {
         bias: Maybe<Self>,
         stride: [usize; 2],
         padding: [usize; 4],
+        up: usize,
     ) -> FloatTensor<Self> {
         let [o, c, _] = layer.sizes();
         let w = Self::from_inner(tensor(layer.unpack(), [o, c, kh, kw]));
-        Self::kernel_conv2d(x, w, bias, stride, padding)
+        Self::kernel_conv2d(x, w, bias, stride, padding, up)
     }
 }
 
@@ -384,14 +391,14 @@ mod tests {
             let wide = weight.clone().reshape([40, 35, 3, 3]);
             let wanted = crate::conv2d(image.clone(), wide.clone(), bias.clone(), stride, padding);
             let found =
-                conv2d_packed(image.clone(), &kernel, [3, 3], bias.clone(), stride, padding);
+                conv2d_packed(image.clone(), 1, &kernel, [3, 3], bias.clone(), stride, padding);
             close(&values(found.clone()), &values(wanted), 1e-4);
             // A sample of tiny numbers is computed as well, and leaves the other one as it was.
             x[35 * 30..].iter_mut().for_each(|x| *x *= 1e-30);
             let mixed = tensor(x.clone(), [2, 35, 6, 5]);
             let tiny = tensor(x[35 * 30..].to_vec(), [1, 35, 6, 5]);
-            let both = values(conv2d_packed(mixed, &kernel, [3, 3], None, stride, padding));
-            let plain = conv2d_packed(image.clone(), &kernel, [3, 3], None, stride, padding);
+            let both = values(conv2d_packed(mixed, 1, &kernel, [3, 3], None, stride, padding));
+            let plain = conv2d_packed(image.clone(), 1, &kernel, [3, 3], None, stride, padding);
             assert_eq!(both[..40 * 30], values(plain)[..40 * 30]);
             let exact = crate::conv2d(tiny, wide.clone(), None, stride, padding);
             close(&both[40 * 30..], &values(exact), 1e-4);

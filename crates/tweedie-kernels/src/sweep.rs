@@ -121,6 +121,7 @@ fn convolution(dice: &mut Dice) -> Case {
         c,
         h,
         w,
+        up: 1,
         o,
         kh,
         kw,

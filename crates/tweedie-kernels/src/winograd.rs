@@ -169,16 +169,21 @@ unsafe fn out_of_tile<S: Simd>(m: [S; 6]) -> [S; 4] {
     }
 }
 
-/// Copies `count` numbers of a row of `w` from column `x` on; what lies outside is zero.
-unsafe fn copy_clipped(row: *const f32, w: usize, x: isize, count: usize, to: *mut f32) {
+/// Copies `count` numbers of a row of `w` from column `x` on, each stored number `up` times; what lies
+/// outside is zero.
+unsafe fn copy_clipped(row: *const f32, w: usize, up: usize, x: isize, count: usize, to: *mut f32) {
     let first = (-x).clamp(0, count as isize) as usize;
     let end = (w as isize - x).clamp(first as isize, count as isize) as usize;
     // SAFETY: the caller's numbers; the row is read only where it is.
     unsafe {
         to.write_bytes(0, first);
-        if end > first {
+        if end > first && up == 1 {
             let from = row.offset(x + first as isize);
             std::ptr::copy_nonoverlapping(from, to.add(first), end - first);
+        } else {
+            for i in first..end {
+                *to.add(i) = *row.add((x + i as isize) as usize / up);
+            }
         }
         to.add(end).write_bytes(0, count - end);
     }
@@ -243,7 +248,7 @@ unsafe fn tiles_body<S: Simd>(
         // SAFETY: inside the image, the scratch and the strip.
         unsafe {
             for run in runs(s, first, count) {
-                let plane = x.add((run.sample * s.c + c) * s.h * s.w);
+                let plane = x.add((run.sample * s.c + c) * s.stored());
                 for r in 0..6 {
                     let y = (run.y + r) as isize - s.before[0];
                     for shift in 0..2 {
@@ -253,8 +258,8 @@ unsafe fn tiles_body<S: Simd>(
                             continue;
                         }
                         let column = (run.x + 4 * shift) as isize - s.before[1];
-                        let row = plane.add(y as usize * s.w);
-                        copy_clipped(row, s.w, column, 4 * run.tiles, to);
+                        let row = plane.add(s.stored_row(y as usize));
+                        copy_clipped(row, s.w, s.up, column, 4 * run.tiles, to);
                     }
                 }
             }
@@ -474,7 +479,7 @@ mod tests {
         // As much behind the image as before it.
         let side = |n: usize, b: isize| (n as isize + 2 * b - 2) as usize;
         let [oh, ow] = [side(h, before[0]), side(w, before[1])];
-        Shape { batch, c, h, w, o, kh: 3, kw: 3, stride: [1, 1], before, oh, ow }
+        Shape { batch, c, h, w, up: 1, o, kh: 3, kw: 3, stride: [1, 1], before, oh, ow }
     }
 
     /// Against the definition in f64, within 1e-5 of the sum of the products' sizes: odd sizes, with

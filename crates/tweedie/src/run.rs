@@ -1,8 +1,9 @@
 //! The one sampling loop, as an object that can be held, advanced, forked and resampled.
 
 use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
 
-use crate::denoiser::{Branch, Cond, Cost, Denoiser, Pass, Row};
+use crate::denoiser::{Branch, Cond, Cost, Denoiser, Memo, Pass, Row};
 use crate::error::{Error, Result};
 use crate::guide::{Guide, Guided};
 use crate::level::{Level, Levels};
@@ -85,6 +86,8 @@ pub struct Run<'m> {
     x0: Option<State>,
     done: usize,
     cost: Cost,
+    memo: Arc<Mutex<Memo>>,
+    levels: Arc<[Level]>,
 }
 
 impl<'m> Run<'m> {
@@ -118,7 +121,8 @@ impl<'m> Run<'m> {
         for guide in &mut parts.guides {
             guide.reset();
         }
-        Ok(Self { parts, x, x0: None, done: 0, cost: Cost::default() })
+        let (memo, levels) = (Arc::default(), Arc::from(parts.levels.as_slice()));
+        Ok(Self { parts, x, x0: None, done: 0, cost: Cost::default(), memo, levels })
     }
 
     /// A run that starts before step `first` of its grid with a state at that level: image to image.
@@ -208,7 +212,8 @@ impl<'m> Run<'m> {
             level: from,
         };
         let rows = self.parts.requests.iter().map(row).collect();
-        let pass = Pass::new(rows, self.parts.taps.clone());
+        let pass = Pass::new(rows, self.parts.taps.clone())
+            .remembering(Arc::clone(&self.memo), Arc::clone(&self.levels));
         let endpoint = self.parts.cond.endpoint.as_ref();
         let free = free_of_anchor(&self.x, endpoint, &Levels::One(from));
         let mut asked = Asked {
@@ -269,7 +274,15 @@ impl<'m> Run<'m> {
             cond: self.parts.cond.clone(),
             requests: self.parts.requests.clone(),
         };
-        Self { parts, x: self.x.clone(), x0: self.x0.clone(), done: self.done, cost: self.cost }
+        Self {
+            parts,
+            x: self.x.clone(),
+            x0: self.x0.clone(),
+            done: self.done,
+            cost: self.cost,
+            memo: Arc::default(),
+            levels: Arc::clone(&self.levels),
+        }
     }
 
     /// Resamples the population: row `i` goes on as a descendant of row `rows[i]`.

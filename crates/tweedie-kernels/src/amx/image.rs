@@ -49,7 +49,7 @@ pub(crate) fn image(layer: &Layer, s: &Shape, x: &[f32], bias: Option<&[f32]>) -
         let channels = STEPS.min(s.c - group * STEPS);
         // SAFETY: each unit has its own rows of its own lines.
         unsafe {
-            let from = from.at((image * s.c + group * STEPS) * s.h * s.w);
+            let from = from.at((image * s.c + group * STEPS) * s.stored());
             let to = to.at(image * sample + 2 * group * places * LINE);
             let rows = (part * rows, ((part + 1) * rows).min(planes.rows));
             if !split_image(s, &planes, rows, channels, from, places, to) {
@@ -137,11 +137,6 @@ unsafe fn split_image(
 ) -> bool {
     let mut kept = true;
     let step = s.stride[1];
-    // The gather's places of sixteen neighbours of a plane.
-    let mut places_of: [i32; LANES] = [0; LANES];
-    for (l, place) in places_of.iter_mut().enumerate() {
-        *place = (l * step) as i32;
-    }
     for residue in 0..planes.residues[0] * planes.residues[1] {
         let (a, b) = (residue / planes.residues[1], residue % planes.residues[1]);
         // Columns of the plane that are columns of the image.
@@ -172,13 +167,19 @@ unsafe fn split_image(
                         }
                         continue;
                     }
-                    let at = y * s.w as isize + left + (j * step) as isize;
+                    // Where sixteen neighbours of the plane lie in the stored row.
+                    let column = left + (j * step) as isize;
+                    let mut places_of: [i32; LANES] = [0; LANES];
+                    for (l, place) in places_of.iter_mut().enumerate() {
+                        *place = (column + (l * step) as isize).div_euclid(s.up as isize) as i32;
+                    }
+                    let row = s.stored_row(y as usize) as isize;
                     let mut pixels = [[Avx512::splat(0.0); LANES]; 2];
                     let mut most = _mm512_set1_ps(0.0);
                     for c in 0..channels {
-                        let from = from.wrapping_add(c * s.h * s.w).wrapping_offset(at);
-                        let x = if step == 1 {
-                            _mm512_maskz_loadu_ps(lanes, from)
+                        let from = from.wrapping_add(c * s.stored()).wrapping_offset(row);
+                        let x = if step == 1 && s.up == 1 {
+                            _mm512_maskz_loadu_ps(lanes, from.wrapping_offset(column))
                         } else {
                             let index = _mm512_loadu_si512(places_of.as_ptr().cast());
                             let zero = _mm512_set1_ps(0.0);
@@ -289,7 +290,7 @@ mod tests {
         };
         let oh = side(h, kernel[0], before[0], stride[0]);
         let ow = side(w, kernel[1], before[1], stride[1]);
-        Shape { batch, c, h, w, o, kh: kernel[0], kw: kernel[1], stride, before, oh, ow }
+        Shape { batch, c, h, w, up: 1, o, kh: kernel[0], kw: kernel[1], stride, before, oh, ow }
     }
 
     fn shapes() -> Vec<Shape> {

@@ -82,7 +82,7 @@ unsafe fn gradients_body<S: Simd>(
                         to.write_bytes(0, 4 * run.tiles);
                     } else {
                         let row = plane.add((run.y + r) * s.ow);
-                        copy_clipped(row, s.ow, run.x as isize, 4 * run.tiles, to);
+                        copy_clipped(row, s.ow, 1, run.x as isize, 4 * run.tiles, to);
                     }
                 }
             }
@@ -170,7 +170,7 @@ pub(crate) fn gradient(s: &Shape, x: &[f32], g: &[f32]) -> Vec<f32> {
     let most = (CHUNK / (POSITIONS * (s.c + s.o))).max(STRIP) / STRIP * STRIP;
     let chunk = total.div_ceil(total.div_ceil(most)).next_multiple_of(LANES);
     // An odd number of vectors, so that rows do not meet in few sets of the cache.
-    let row = (chunk / LANES | 1) * LANES;
+    let row = ((chunk / LANES) | 1) * LANES;
     let mut windows = Scratch::new(POSITIONS * s.c * row);
     let mut outputs = Scratch::new(POSITIONS * s.o * row);
     let mut products = Scratch::new(POSITIONS * s.o * s.c);
@@ -228,7 +228,7 @@ mod tests {
     fn shape(batch: usize, c: usize, o: usize, [h, w]: [usize; 2], before: [isize; 2]) -> Shape {
         let side = |n: usize, b: isize| (n as isize + 2 * b - 2) as usize;
         let [oh, ow] = [side(h, before[0]), side(w, before[1])];
-        Shape { batch, c, h, w, o, kh: 3, kw: 3, stride: [1, 1], before, oh, ow }
+        Shape { batch, c, h, w, up: 1, o, kh: 3, kw: 3, stride: [1, 1], before, oh, ow }
     }
 
     /// Against the definition in f64, within 1e-5 of the sum of the products' sizes: odd sizes, with

@@ -12,12 +12,14 @@ use crate::state::State;
 mod asks;
 mod batched;
 mod branches;
+mod memo;
 mod network;
 mod pass;
 
 pub use asks::{AskedClass, AskedSizes, Asks, field};
 pub use batched::{Batched, Seat};
 pub use branches::evaluate_branches;
+pub use memo::Memo;
 pub use network::{Network, NetworkDenoiser, Scaling, TimeCode, Times};
 pub use pass::{Branch, Cost, Pass, Row};
 

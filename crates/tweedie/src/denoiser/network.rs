@@ -165,6 +165,7 @@ impl NetworkDenoiser {
     pub fn raw(&self, x: &State, at: &Levels, cond: &Cond, pass: &mut Pass) -> Result<State> {
         pass.count_forward();
         let times = self.time.times(at, x.batch());
+        pass.tell_times(|level| self.time.of(level));
         match self.scaling {
             Scaling::Predict(_) => self.network.forward(x, &times, cond, pass),
             Scaling::Edm { sigma_data } | Scaling::EdmV { sigma_data } => {

@@ -1,5 +1,10 @@
 //! What one evaluation carries besides its input: who asks, what listens in, what it costs.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::tensor::Tensor;
+
+use crate::denoiser::Memo;
 use crate::error::Result;
 use crate::level::{Level, Levels};
 use crate::state::State;
@@ -58,6 +63,8 @@ pub struct Pass {
     /// guided one; a sampler that cannot is an error.
     pub apart: Option<State>,
     taps: Vec<SharedTap>,
+    /// What the run remembers of its conditions, and the levels of its grid.
+    memo: Option<(Arc<Mutex<Memo>>, Arc<[Level]>)>,
 }
 
 impl Pass {
@@ -70,6 +77,62 @@ impl Pass {
     /// A pass over the given rows with these taps, outermost first.
     pub fn new(rows: Vec<Row>, taps: Vec<SharedTap>) -> Self {
         Self { rows, taps, ..Self::default() }
+    }
+
+    /// The same with the memory of its run, whose grid is `levels`: projections of conditions and
+    /// times are then computed once a run.
+    #[must_use]
+    pub fn remembering(self, memo: Arc<Mutex<Memo>>, levels: Arc<[Level]>) -> Self {
+        Self { memo: Some((memo, levels)), ..self }
+    }
+
+    /// Says how the network that is asked next counts its time.
+    pub(crate) fn tell_times(&self, time: impl Fn(Level) -> f64) {
+        if let Some((memo, levels)) = &self.memo {
+            let mut memo = memo.lock().unwrap_or_else(PoisonError::into_inner);
+            memo.expect(levels.iter().map(|level| time(*level)));
+        }
+    }
+
+    /// `embed` of the times `now`, one a row; with the memory of a run it may be asked once for those
+    /// of later steps too, batch behind batch. `layer` tells apart who asks.
+    ///
+    /// # Errors
+    ///
+    /// What `embed` says.
+    pub(crate) fn embedded<L>(
+        &self,
+        layer: &L,
+        now: &[f64],
+        embed: impl Fn(&[f64]) -> Result<Tensor<2>>,
+    ) -> Result<Tensor<2>> {
+        let Some((memo, _)) = &self.memo else { return embed(now) };
+        let mut memo = memo.lock().unwrap_or_else(PoisonError::into_inner);
+        memo.embedded(std::ptr::from_ref(layer).addr(), now, embed)
+    }
+
+    /// `f` of each row of an embedded time, remembered over a run for the layer.
+    pub(crate) fn of_rows<L>(
+        &self,
+        layer: &L,
+        x: Tensor<2>,
+        f: impl Fn(Tensor<2>) -> Tensor<2>,
+    ) -> Tensor<2> {
+        let Some((memo, _)) = &self.memo else { return f(x) };
+        let mut memo = memo.lock().unwrap_or_else(PoisonError::into_inner);
+        memo.rows(std::ptr::from_ref(layer).addr(), x, f)
+    }
+
+    /// What `f` makes of a sequence `[batch, tokens, channels]`, remembered over a run for the layer.
+    pub(crate) fn of_sequence<L>(
+        &self,
+        layer: &L,
+        x: Tensor<3>,
+        f: impl Fn(Tensor<3>) -> [Tensor<3>; 2],
+    ) -> [Tensor<3>; 2] {
+        let Some((memo, _)) = &self.memo else { return f(x) };
+        let mut memo = memo.lock().unwrap_or_else(PoisonError::into_inner);
+        memo.sequence(std::ptr::from_ref(layer).addr(), x, f)
     }
 
     /// The taps, outermost first.

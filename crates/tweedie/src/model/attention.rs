@@ -135,10 +135,15 @@ impl Attention {
         bias: Option<Tensor<4>>,
         pass: &mut Pass,
     ) -> Result<Tensor<3>> {
+        let crossed = encoder.is_some();
         let keys = encoder.unwrap_or_else(|| x.clone());
         let q = split_heads(self.to_q.forward(x), self.heads);
-        let k = split_heads(self.to_k.forward(keys.clone()), self.heads);
-        let v = split_heads(self.to_v.forward(keys), self.heads);
+        let project = |keys: Tensor<3>| [self.to_k.forward(keys.clone()), self.to_v.forward(keys)];
+        let [k, v] = match crossed {
+            true => pass.of_sequence(self, keys, project),
+            false => project(keys),
+        };
+        let (k, v) = (split_heads(k, self.heads), split_heads(v, self.heads));
         let hidden = attend(pass, &self.site, [q, k, v], bias)?;
         Ok(self.to_out.forward(merge_heads(hidden)))
     }

@@ -203,14 +203,20 @@ fn decoder(maker: &mut Maker<'_>, config: &AutoencoderTinyConfig) -> Vec<Step> {
 
 fn run(steps: &[Step], x: Tensor<4>, pass: &mut Pass) -> Result<Tensor<4>> {
     let mut x = x;
+    // What the convolution behind it enlarges by as it reads.
+    let mut enlarge = 1;
     for step in steps {
         x = match step {
-            Step::Conv(conv) => conv.forward(x),
+            Step::Conv(conv) => {
+                let [_, _, height, width] = x.dims();
+                let by = std::mem::replace(&mut enlarge, 1);
+                conv.enlarged(x, [by * height, by * width])
+            }
             Step::Act(by) => ops::activate(x, *by),
             Step::Block(block) => block.forward(x, pass)?,
             Step::Enlarge(factor) => {
-                let [_, _, height, width] = x.dims();
-                ops::resize_nearest(x, [factor * height, factor * width])
+                enlarge *= factor;
+                x
             }
         };
     }

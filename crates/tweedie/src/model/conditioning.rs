@@ -147,21 +147,33 @@ impl Conditioning {
         let batch = times.len();
         let (encoder, bias) = self.sequence(cond, image)?;
         let guidance = self.guided(cond, image)?;
-        let time = self.time_proj.of(times, &image.x)?;
-        let mut embedded = self.time_embedding.forward(time, guidance);
-        if let Some(class) = &self.class_embedding {
-            let class = class.forward(cond, batch, &self.time_proj, &image.x)?;
-            embedded = match self.concat {
-                true => Tensor::cat(vec![embedded, class], 1),
-                false => embedded + class,
-            };
-        }
-        if let Some(added) = &self.add_embedding {
-            embedded = embedded + added.forward(cond, &encoder, image, self.part, pass)?;
-        }
-        if let Some(last) = self.last {
-            embedded = ops::activate(embedded, last);
-        }
+        let class = match &self.class_embedding {
+            Some(class) => Some(class.forward(cond, batch, &self.time_proj, &image.x)?),
+            None => None,
+        };
+        let added = match &self.add_embedding {
+            Some(added) => Some(added.forward(cond, &encoder, image, self.part, pass)?),
+            None => None,
+        };
+        let embedded = pass.embedded(self, times, |times| {
+            // Batch behind batch.
+            let again = |x: &Tensor<2>| x.clone().repeat(&[times.len() / batch, 1]);
+            let time = self.time_proj.of(times, &image.x)?;
+            let mut embedded = self.time_embedding.forward(time, guidance.as_ref().map(again));
+            if let Some(class) = &class {
+                embedded = match self.concat {
+                    true => Tensor::cat(vec![embedded, again(class)], 1),
+                    false => embedded + again(class),
+                };
+            }
+            if let Some(added) = &added {
+                embedded = embedded + again(added);
+            }
+            Ok(match self.last {
+                Some(last) => ops::activate(embedded, last),
+                None => embedded,
+            })
+        })?;
         let encoder = match &self.encoder_hid_proj {
             Some(project) => project.forward(encoder),
             None => encoder,

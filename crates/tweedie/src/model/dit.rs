@@ -139,11 +139,6 @@ impl DiT {
     }
 }
 
-/// `normed * (1 + scale) + shift`, with a shift and a scale a row.
-fn modulated(normed: Tensor<3>, shift: Tensor<3>, scale: Tensor<3>) -> Tensor<3> {
-    normed * (scale + 1.0) + shift
-}
-
 impl Conditioning {
     /// `[batch, width]`; the classes are within the table.
     fn forward(&self, times: &[f64], classes: &[i64], beside: &Tensor<4>) -> Tensor<2> {
@@ -197,12 +192,15 @@ impl Block {
                 return Err(Error::unsupported("transformer", "an embedded time"));
             };
             let [batch, width] = time.dims();
-            let six = self.linear.vectors(kernels::silu(time)).reshape([batch, 6, width]);
-            let part = |i: usize| six.clone().narrow(1, i, 1);
-            let normed = modulated(self.norm1.run(x.clone(), pass)?, part(0), part(1));
-            let x = x + self.attn1.forward(normed, None, None, pass)? * part(2);
-            let normed = modulated(self.norm3.run(x.clone(), pass)?, part(3), part(4));
-            Ok(x + self.ff.forward(normed, pass)? * part(5))
+            let six = pass.of_rows(&self.linear, time, |t| self.linear.vectors(kernels::silu(t)));
+            let six = six.reshape([batch, 6, width]);
+            let part = |i: usize| six.clone().narrow(1, i, 1).reshape([batch, width]);
+            let normed = self.norm1.modulated(x.clone(), part(0), part(1), pass)?;
+            let y = self.attn1.forward(normed, None, None, pass)?;
+            let x = kernels::add_gated(x, y, part(2));
+            let normed = self.norm3.modulated(x.clone(), part(3), part(4), pass)?;
+            let y = self.ff.forward(normed, pass)?;
+            Ok(kernels::add_gated(x, y, part(5)))
         })
     }
 }
@@ -261,7 +259,10 @@ impl Network for DiT {
             to_tokens(self.proj.forward(image.x.clone())) + self.positions(grid, &image.x);
         let mut first = None;
         for block in &self.transformer_blocks {
-            let time = block.emb.forward(times, &classes, &image.x);
+            let time = pass.embedded(&block.emb, times, |times| {
+                let classes = classes.repeat(times.len() / batch);
+                Ok(block.emb.forward(times, &classes, &image.x))
+            })?;
             first = first.or_else(|| Some(time.clone()));
             let given = Given { time: Some(time), ..Given::default() };
             hidden = block.forward(hidden, &given, pass)?;
@@ -271,11 +272,12 @@ impl Network for DiT {
         };
         // The end is told what the first block is told.
         let [_, features] = conditioning.dims();
-        let two = self.proj_out_1.vectors(kernels::silu(conditioning));
-        let two = two.reshape([batch, 2, features]);
-        let (shift, scale) = (two.clone().narrow(1, 0, 1), two.narrow(1, 1, 1));
-        let normed = self.norm_out.run(hidden, pass)?;
-        let hidden = self.proj_out_2.forward(modulated(normed, shift, scale));
+        let exit = |time: Tensor<2>| self.proj_out_1.vectors(kernels::silu(time));
+        let two = pass.of_rows(&self.proj_out_1, conditioning, exit);
+        let shift = two.clone().narrow(1, 0, features);
+        let scale = two.narrow(1, features, features);
+        let normed = self.norm_out.modulated(hidden, shift, scale, pass)?;
+        let hidden = self.proj_out_2.forward(normed);
         Ok(image.state(self.unpatchify(hidden, grid)))
     }
 

@@ -1,7 +1,7 @@
 //! Layers: weights with the one operation that they are for, named as PyTorch names them.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use tweedie_kernels::Epilogue;
+use tweedie_kernels::{self as kernels, Epilogue};
 
 use super::config::Activation;
 use super::norms::Moments;
@@ -120,6 +120,17 @@ impl Conv2d {
     /// `[batch, in, h, w]` to `[batch, out, oh, ow]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         ops::conv2d(x, &self.weight, self.bias.as_ref(), self.stride, self.padding)
+    }
+
+    /// As [`Conv2d::forward`] of `x` at the size `[height, width]`, by its nearest pixels.
+    pub fn enlarged(&self, x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
+        let [_, _, height, width] = x.dims();
+        let factor = size[0] / height.max(1);
+        if [height * factor, width * factor] != size {
+            return self.forward(ops::resize_nearest(x, size));
+        }
+        let bias = self.bias.as_ref();
+        ops::enlarged_conv2d(x, factor, &self.weight, bias, self.stride, self.padding)
     }
 
     /// The same layer without a bias.
@@ -274,6 +285,28 @@ impl LayerNorm {
             Some(site) => around(pass, site, x, &Given::default(), |_, x, _| Ok(self.forward(x))),
             None => Ok(self.forward(x)),
         }
+    }
+
+    /// As [`LayerNorm::run`], then `normed * (1 + scale) + shift` with a shift and a scale
+    /// `[batch, c]` (adaptive layer normalisation): in one pass where no tap asks for what lies between.
+    ///
+    /// # Errors
+    ///
+    /// What a tap says.
+    pub fn modulated(
+        &self,
+        x: Tensor<3>,
+        shift: Tensor<2>,
+        scale: Tensor<2>,
+        pass: &mut Pass,
+    ) -> Result<Tensor<3>> {
+        let watched = self.site.as_ref().is_some_and(|site| pass.wants(site));
+        if self.weight.is_none() && !watched {
+            return Ok(kernels::layer_norm_modulated(x, shift, scale, self.eps));
+        }
+        let [batch, channels] = shift.dims();
+        let row = |x: Tensor<2>| x.reshape([batch, 1, channels]);
+        Ok(self.run(x, pass)? * (row(scale) + 1.0) + row(shift))
     }
 
     /// `[batch, tokens, c]` normalised.

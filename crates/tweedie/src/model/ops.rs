@@ -71,20 +71,34 @@ pub fn conv2d(
     stride: usize,
     padding: [usize; 4],
 ) -> Tensor<4> {
+    enlarged_conv2d(x, 1, w, b, stride, padding)
+}
+
+/// As [`conv2d`] of `x` with each pixel repeated `factor` times in both directions.
+pub fn enlarged_conv2d(
+    x: Tensor<4>,
+    factor: usize,
+    w: &Weight,
+    b: Option<&Weight>,
+    stride: usize,
+    padding: [usize; 4],
+) -> Tensor<4> {
     let bias = b.map(|b| b.tensor(&x));
     let base = |x: Tensor<4>| match (w.packed(&x), w.shape()) {
         (Some(packed), &[_, _, height, width]) => {
-            kernels::conv2d_packed(x, packed, [height, width], bias, [stride; 2], padding)
+            let size = [height, width];
+            kernels::conv2d_packed(x, factor, packed, size, bias, [stride; 2], padding)
         }
         _ => {
             let w = w.base_tensor(&x);
-            kernels::conv2d(x, w, bias, [stride; 2], padding)
+            kernels::conv2d_enlarged(x, factor, w, bias, [stride; 2], padding)
         }
     };
     if w.added().is_empty() {
         return base(x);
     }
     let y = base(x.clone());
+    let x = kernels::upsample_nearest(x, factor);
     w.added().iter().fold(y, |y, added| {
         let (down, mid, up) = added.factors.factors();
         // A factor that is a matrix is a convolution of one pixel.

@@ -128,10 +128,12 @@ impl Resnet {
         let (x, hidden) = (self.resampled(x, size), self.resampled(hidden, size));
         let hidden = self.conv1.forward(hidden);
         let time = match (&self.time_emb_proj, &given.time) {
-            (Some(entry), Some(time)) => Some(entry.vectors(match self.plan.activates_time {
-                true => ops::activate(time.clone(), act),
-                false => time.clone(),
-            })),
+            (Some(entry), Some(time)) => {
+                Some(pass.of_rows(entry, time.clone(), |time| match self.plan.activates_time {
+                    true => entry.vectors(ops::activate(time, act)),
+                    false => entry.vectors(time),
+                }))
+            }
             _ => None,
         };
         let hidden = match (time, self.plan.shift) {
@@ -358,7 +360,7 @@ impl Upsample {
         pass: &mut Pass,
     ) -> Result<Tensor<4>> {
         match self {
-            Self::Convolution(part) => Ok(part.conv.forward(ops::resize_nearest(x, size))),
+            Self::Convolution(part) => Ok(part.conv.enlarged(x, size)),
             Self::Residual(resnet) => resnet.forward_to(Some(size), x, given, pass),
         }
     }

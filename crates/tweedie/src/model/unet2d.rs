@@ -182,10 +182,17 @@ impl Network for UNet2D {
         let [batch, _, height, width] = image.x.dims();
         self.body.fits([height, width])?;
         let times = row_times(time, batch, "unet")?;
-        let mut embedded = self.time_embedding.forward(self.time_proj.of(times, &image.x)?, None);
-        if let Some(class) = &self.class_embedding {
-            embedded = embedded + class.forward(cond, batch, &self.time_proj, &image.x)?;
-        }
+        let class = match &self.class_embedding {
+            Some(class) => Some(class.forward(cond, batch, &self.time_proj, &image.x)?),
+            None => None,
+        };
+        let embedded = pass.embedded(self, times, |times| {
+            let time = self.time_embedding.forward(self.time_proj.of(times, &image.x)?, None);
+            Ok(match &class {
+                Some(class) => time + class.clone().repeat(&[times.len() / batch, 1]),
+                None => time,
+            })
+        })?;
         let given = Given { time: Some(embedded), ..Given::default() };
         let x: Tensor<4> =
             if config.center_input_sample { image.x.clone() * 2.0 - 1.0 } else { image.x.clone() };
