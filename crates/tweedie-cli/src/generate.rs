@@ -10,7 +10,7 @@ use tweedie::hub::{Dtype, Opened, Output, TensorFile, write_safetensors};
 use tweedie::media::{Format, Panel, RECORD, Sheet, decode_texts, encode_png};
 use tweedie::noise::Rng;
 use tweedie::prompt::Emphasis;
-use tweedie::spec::{Limits, Spec, Storage, resolve_grid, resolve_sampler};
+use tweedie::spec::{Limits, MemoryMode, Spec, Storage, resolve_grid, resolve_sampler};
 
 use crate::progress::{self, Watcher};
 use crate::{adapt, aliases, demo, output, parts, task};
@@ -117,6 +117,10 @@ pub(crate) struct Args {
     /// The same as `--vae-tile 512`.
     #[arg(long, conflicts_with = "vae_tile")]
     vae_tiling: bool,
+    /// What memory is weighed against time by; changes no picture, except that tiles of an
+    /// autoencoder round differently.
+    #[arg(long, value_enum, default_value = "auto")]
+    memory: Memory,
     #[command(flatten)]
     task: task::Args,
     #[command(flatten)]
@@ -161,6 +165,18 @@ pub(crate) enum Stored {
     Int8,
 }
 
+/// What `--memory` asks for.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Memory {
+    /// Several pictures at once where their activations stay below half a gibibyte; the autoencoder by tiles
+    /// above 1.5 megapixels.
+    Auto,
+    /// One picture at a time, one branch of guidance after the other, the autoencoder by tiles of 256 pixels.
+    Small,
+    /// As many pictures at once as half of the free memory holds, at most eight; no tiles.
+    Fast,
+}
+
 impl Stored {
     pub(crate) fn storage(self) -> Storage {
         match self {
@@ -198,6 +214,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         spec.batch = batch;
     }
     if args.from.is_none() {
+        spec.memory = match args.memory {
+            Memory::Auto => MemoryMode::Auto,
+            Memory::Small => MemoryMode::Small,
+            Memory::Fast => MemoryMode::Fast,
+        };
         spec.vae_tile = if args.vae_tiling { Some(Spec::TILE) } else { args.vae_tile.0 };
     }
     let mut inputs = args.task.read(&mut spec, args.from.as_deref())?;
@@ -351,7 +372,7 @@ fn measured(args: &Args, spec: &mut Spec, opened: &Opened) -> Result<Needs> {
     }
     let needs = Needs::of(&opened.folder, spec)?;
     if args.batch.is_none() {
-        spec.batch = needs.batch().min(spec.count);
+        spec.batch = needs.batch(spec.memory).min(spec.count);
     }
     if !args.json {
         output::warn(&format!("memory: {needs}"));

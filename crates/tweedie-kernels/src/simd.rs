@@ -24,6 +24,30 @@ pub(crate) unsafe trait Simd: Copy + 'static {
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(p: *const f32) -> Self;
     unsafe fn store(self, p: *mut f32);
+    /// Lanes `from` to `to` (at most [`LANES`]) of the vector at `p`, zeros in the others, which are
+    /// not read.
+    #[inline(always)]
+    unsafe fn load_lanes(p: *const f32, from: usize, to: usize) -> Self {
+        let mut x = [0.0; LANES];
+        for (i, x) in x.iter_mut().enumerate().take(to).skip(from) {
+            // SAFETY: the caller's lanes.
+            *x = unsafe { *p.wrapping_add(i) };
+        }
+        // SAFETY: a whole vector.
+        unsafe { Self::load(x.as_ptr()) }
+    }
+    /// Writes the first `n` lanes (at most [`LANES`]).
+    #[inline(always)]
+    unsafe fn store_lanes(self, p: *mut f32, n: usize) {
+        let mut x = [0.0; LANES];
+        // SAFETY: a whole vector, and the caller's numbers.
+        unsafe {
+            self.store(x.as_mut_ptr());
+            for (i, x) in x.iter().enumerate().take(n) {
+                *p.add(i) = *x;
+            }
+        }
+    }
     /// `self * b + c`, rounded once where the machine can.
     unsafe fn fma(self, b: Self, c: Self) -> Self;
     unsafe fn add(self, b: Self) -> Self;
@@ -222,6 +246,26 @@ mod x86 {
         }
     }
 
+    /// The mask of the first `n` lanes.
+    #[inline(always)]
+    fn lanes(n: usize) -> u16 {
+        ((1_u32 << n) - 1) as u16
+    }
+
+    /// The masks of the lanes `from` to `to` in both halves.
+    #[inline(always)]
+    unsafe fn between(from: usize, to: usize) -> [__m256i; 2] {
+        unsafe {
+            let (from, to) = (_mm256_set1_epi32(from as i32), _mm256_set1_epi32(to as i32));
+            let low = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let high = _mm256_add_epi32(low, _mm256_set1_epi32(8));
+            [low, high].map(|lane| {
+                let before = _mm256_cmpgt_epi32(from, lane);
+                _mm256_andnot_si256(before, _mm256_cmpgt_epi32(to, lane))
+            })
+        }
+    }
+
     // SAFETY: AVX-512 F, DQ, the set that `dispatch` checks before it calls.
     unsafe impl Simd for Avx512 {
         const ROWS: usize = 8;
@@ -238,6 +282,14 @@ mod x86 {
         #[inline(always)]
         unsafe fn store(self, p: *mut f32) {
             unsafe { _mm512_storeu_ps(p, self.0) }
+        }
+        #[inline(always)]
+        unsafe fn load_lanes(p: *const f32, from: usize, to: usize) -> Self {
+            unsafe { Self(_mm512_maskz_loadu_ps(lanes(to) & !lanes(from), p)) }
+        }
+        #[inline(always)]
+        unsafe fn store_lanes(self, p: *mut f32, n: usize) {
+            unsafe { _mm512_mask_storeu_ps(p, lanes(n), self.0) }
         }
         #[inline(always)]
         unsafe fn fma(self, b: Self, c: Self) -> Self {
@@ -416,6 +468,22 @@ mod x86 {
             unsafe {
                 _mm256_storeu_ps(p, self.0);
                 _mm256_storeu_ps(p.add(8), self.1);
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_lanes(p: *const f32, from: usize, to: usize) -> Self {
+            unsafe {
+                let [low, high] = between(from, to);
+                let q = p.wrapping_add(8);
+                Self(_mm256_maskload_ps(p, low), _mm256_maskload_ps(q, high))
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_lanes(self, p: *mut f32, n: usize) {
+            unsafe {
+                let [low, high] = between(0, n);
+                _mm256_maskstore_ps(p, low, self.0);
+                _mm256_maskstore_ps(p.wrapping_add(8), high, self.1);
             }
         }
         #[inline(always)]
@@ -623,11 +691,7 @@ pub(crate) unsafe fn load_part<S: Simd>(p: *const f32, n: usize) -> S {
         if n == LANES {
             return S::load(p);
         }
-        let mut x = [0.0; LANES];
-        for (i, x) in x.iter_mut().enumerate().take(n) {
-            *x = *p.add(i);
-        }
-        S::load(x.as_ptr())
+        S::load_lanes(p, 0, n)
     }
 }
 
@@ -642,11 +706,7 @@ pub(crate) unsafe fn store_part<S: Simd>(v: S, p: *mut f32, n: usize) {
         if n == LANES {
             return v.store(p);
         }
-        let mut x = [0.0; LANES];
-        v.store(x.as_mut_ptr());
-        for (i, x) in x.iter().enumerate().take(n) {
-            *p.add(i) = *x;
-        }
+        v.store_lanes(p, n);
     }
 }
 

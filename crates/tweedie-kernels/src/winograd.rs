@@ -170,22 +170,43 @@ unsafe fn out_of_tile<S: Simd>(m: [S; 6]) -> [S; 4] {
 }
 
 /// Copies `count` numbers of a row of `w` from column `x` on, each stored number `up` times; what lies
-/// outside is zero.
-unsafe fn copy_clipped(row: *const f32, w: usize, up: usize, x: isize, count: usize, to: *mut f32) {
+/// outside is zero. (Rows are so short that a call for each would take longer than they do.)
+#[inline(always)]
+unsafe fn copy_clipped<S: Simd>(
+    row: *const f32,
+    w: usize,
+    up: usize,
+    x: isize,
+    count: usize,
+    to: *mut f32,
+) {
     let first = (-x).clamp(0, count as isize) as usize;
     let end = (w as isize - x).clamp(first as isize, count as isize) as usize;
     // SAFETY: the caller's numbers; the row is read only where it is.
     unsafe {
-        to.write_bytes(0, first);
-        if end > first && up == 1 {
-            let from = row.offset(x + first as isize);
-            std::ptr::copy_nonoverlapping(from, to.add(first), end - first);
-        } else {
+        if up > 1 {
+            to.write_bytes(0, count);
             for i in first..end {
                 *to.add(i) = *row.add((x + i as isize) as usize / up);
             }
+            return;
         }
-        to.add(end).write_bytes(0, count - end);
+        for i in (0..count).step_by(LANES) {
+            let (from, until) = (first.max(i) - i, end.max(i) - i);
+            let from = from.min(LANES);
+            let v = S::load_lanes(row.wrapping_offset(x + i as isize), from, until.min(LANES));
+            store_part(v, to.add(i), LANES.min(count - i));
+        }
+    }
+}
+
+/// Copies `count` numbers.
+#[inline(always)]
+unsafe fn copy<S: Simd>(from: *const f32, count: usize, to: *mut f32) {
+    for i in (0..count).step_by(LANES) {
+        let n = LANES.min(count - i);
+        // SAFETY: the caller's numbers.
+        unsafe { store_part(load_part::<S>(from.add(i), n), to.add(i), n) };
     }
 }
 
@@ -259,7 +280,7 @@ unsafe fn tiles_body<S: Simd>(
                         }
                         let column = (run.x + 4 * shift) as isize - s.before[1];
                         let row = plane.add(s.stored_row(y as usize));
-                        copy_clipped(row, s.w, s.up, column, 4 * run.tiles, to);
+                        copy_clipped::<S>(row, s.w, s.up, column, 4 * run.tiles, to);
                     }
                 }
             }
@@ -393,6 +414,39 @@ dispatch! {
     fn transform_outputs(count: usize, m: *const f32, bias: f32, out: *mut f32) = outputs_body
 }
 
+/// Writes one channel's rows of a strip to where they belong.
+#[inline(always)]
+unsafe fn write_body<S: Simd>(
+    s: &Shape,
+    first: usize,
+    count: usize,
+    channel: usize,
+    pixels: *const f32,
+    out: *mut f32,
+) {
+    for run in runs(s, first, count) {
+        let columns = (4 * run.tiles).min(s.ow - run.x);
+        for a in 0..4.min(s.oh - run.y) {
+            let plane = (run.sample * s.o + channel) * s.oh + run.y + a;
+            // SAFETY: inside the strip's rows and the output.
+            unsafe {
+                let from = pixels.add(4 * (a * STRIP + run.at));
+                copy::<S>(from, columns, out.add(plane * s.ow + run.x));
+            }
+        }
+    }
+}
+
+dispatch! {
+    /// See [`write_body`].
+    ///
+    /// # Safety
+    /// Four rows of `pixels`, and the whole output.
+    fn write_outputs(
+        s: &Shape, first: usize, count: usize, channel: usize, pixels: *const f32, out: *mut f32,
+    ) = write_body
+}
+
 /// The convolution of [`crate::conv::forward`], for shapes for which this one [`pays`].
 pub(crate) fn forward(s: &Shape, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
     let total = s.batch * tiles(s);
@@ -449,17 +503,7 @@ pub(crate) fn forward(s: &Shape, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> 
                     for row in 0..rows {
                         let bias = bias.map_or(0.0, |b| b[o + row]);
                         transform_outputs(count, m.add(row * STRIP), bias, pixels);
-                        for run in runs(s, first, count) {
-                            let columns = (4 * run.tiles).min(s.ow - run.x);
-                            for a in 0..4.min(s.oh - run.y) {
-                                let plane = (run.sample * s.o + o + row) * s.oh + run.y + a;
-                                std::ptr::copy_nonoverlapping(
-                                    pixels.add(4 * (a * STRIP + run.at)),
-                                    out.at(plane * s.ow + run.x),
-                                    columns,
-                                );
-                            }
-                        }
+                        write_outputs(s, first, count, o + row, pixels, out.at(0));
                     }
                 }
             }

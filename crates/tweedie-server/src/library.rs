@@ -9,7 +9,9 @@ use std::time::Instant;
 use tweedie::engine::{Engine, Model, Needs, Table, Texts, bytes, memory, table};
 use tweedie::hub::{Embedding, Lora, Parts};
 use tweedie::prompt::{Tag, tags};
-use tweedie::spec::{LoraUse, Spec};
+use tweedie::spec::{
+    MemoryMode, {LoraUse, Spec},
+};
 
 use crate::refusal::{Kind, Refusal};
 
@@ -260,7 +262,7 @@ impl Library {
             hash,
         };
         // Rows of its natural size, those of guidance included.
-        let rows = 4 * needs.batch();
+        let rows = 4 * needs.batch(MemoryMode::Auto);
         let room = rows * model.shape.iter().product::<usize>();
         Ok(Opened {
             name: name.to_owned(),

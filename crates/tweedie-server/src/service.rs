@@ -185,7 +185,7 @@ impl Service {
         self.library.adapted(&opened, spec)?;
         // The weights are there already; what this size takes beside them may be too much.
         let needs = Needs { weights: 0, text: 0, ..Needs::of(opened.model.folder(), spec)? };
-        spec.batch = needs.batch().min(spec.count).max(1);
+        spec.batch = needs.batch(spec.memory).min(spec.count).max(1);
         needs.check(spec.batch)?;
         Ok(())
     }

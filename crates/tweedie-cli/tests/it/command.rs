@@ -156,6 +156,14 @@ fn a_seed_is_the_same_picture_at_any_batch_and_count_of_threads() {
         for (batch, threads) in [("3", "1"), ("8", "2"), ("1", "2"), ("8", "1")] {
             assert_eq!(run(batch, threads, "8", "3"), alone, "batch {batch}, threads {threads}");
         }
+        // Nor does it hang on what memory is weighed against time by.
+        for memory in ["small", "fast"] {
+            let mut args = vec!["generate", "--model", path(&model), "--steps", "4"];
+            args.extend(["--guidance", "2", "--count", "8", "--seed", "3", "--memory", memory]);
+            args.extend(what);
+            let out = tempfile::tempdir().unwrap();
+            assert_eq!(pictures(&args, out.path()), alone, "memory {memory}");
+        }
         if what.is_some() {
             let five = run("1", "1", "1", "5").remove(0);
             assert!(alone.contains(&five), "picture 2 of seed 3 is seed 5: {}", five.0);

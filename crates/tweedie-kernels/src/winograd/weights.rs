@@ -82,7 +82,7 @@ unsafe fn gradients_body<S: Simd>(
                         to.write_bytes(0, 4 * run.tiles);
                     } else {
                         let row = plane.add((run.y + r) * s.ow);
-                        copy_clipped(row, s.ow, 1, run.x as isize, 4 * run.tiles, to);
+                        copy_clipped::<S>(row, s.ow, 1, run.x as isize, 4 * run.tiles, to);
                     }
                 }
             }

@@ -260,7 +260,8 @@ fn walk(
     let size = [height, width].map(|side| side * model.scale());
     sizes::tell(&mut parts.cond, &*model.denoiser.network, size)?;
     let (x, first) = plan.start(model, &mut parts, &like, given)?;
-    let (x, spent) = Run::starting_at(parts, x, first)?.finish(observer)?;
+    let run = Run::starting_at(parts, x, first)?.sequential(plan.sequential);
+    let (x, spent) = run.finish(observer)?;
     cost.forward += spent.forward;
     cost.backward += spent.backward;
     x.view()

@@ -9,7 +9,7 @@ use crate::engine::device::memory;
 use crate::error::{Error, Result};
 use crate::hub::Dtype;
 use crate::hub::folder::{Component, Folder};
-use crate::spec::Spec;
+use crate::spec::{MemoryMode, Spec};
 
 /// What a run needs, in bytes. Weights are what they take as they are held; the rest is an estimate
 /// from the sizes of the largest activations, on the high side.
@@ -78,7 +78,8 @@ impl Needs {
             Some(first) => first * (height / scale) * (width / scale),
             None => tokens(&main, height / scale, width / scale),
         };
-        needs.network = 4 * NETWORK_SHARE * branches * level;
+        let together = if spec.memory == MemoryMode::Small { 1 } else { branches };
+        needs.network = 4 * NETWORK_SHARE * together * level;
         if let Some(vae) = &vae {
             let all = channels(vae);
             let wide = all.get(1).or(all.first()).copied().unwrap_or(0);
@@ -102,9 +103,15 @@ impl Needs {
     }
 
     /// How many pictures go through the network at once where nothing is said: as many as half a
-    /// gibibyte of activations allows, at most eight.
-    pub fn batch(&self) -> usize {
-        (BATCH_ROOM / self.network.max(1)).clamp(1, 8) as usize
+    /// gibibyte of activations allows, or half of what is free, at most eight; one where memory is to
+    /// be saved.
+    pub fn batch(&self, mode: MemoryMode) -> usize {
+        let room = match mode {
+            MemoryMode::Auto => BATCH_ROOM,
+            MemoryMode::Small => 0,
+            MemoryMode::Fast => memory().map_or(BATCH_ROOM, |memory| memory.available / 2),
+        };
+        (room / self.network.max(1)).clamp(1, 8) as usize
     }
 
     /// That the machine has what is needed, as far as it tells.
@@ -199,8 +206,10 @@ mod tests {
         let needs = Needs { weights: 100, text: 50, network: 20, autoencoder: 30 };
         assert_eq!((needs.total(1), needs.total(2), needs.total(4)), (150, 150, 180));
         assert_eq!(Needs { text: 0, ..needs }.total(1), 130);
-        assert_eq!(Needs { network: 600 << 20, ..needs }.batch(), 1);
-        assert_eq!(needs.batch(), 8);
+        assert_eq!(Needs { network: 600 << 20, ..needs }.batch(MemoryMode::Auto), 1);
+        assert_eq!(needs.batch(MemoryMode::Auto), 8);
+        assert_eq!(needs.batch(MemoryMode::Fast), 8);
+        assert_eq!(needs.batch(MemoryMode::Small), 1);
         assert!(needs.check(1).is_ok());
         if memory().is_some() {
             let much = Needs { weights: 1 << 60, ..needs };
@@ -220,5 +229,7 @@ mod tests {
         assert!(needs.network > 0 && needs.text == 0 && needs.autoencoder == 0);
         let larger = Spec { width: Some(64), ..Spec::default() };
         assert_eq!(Needs::of(&folder, &larger).unwrap().network, 2 * needs.network);
+        let small = Spec { memory: MemoryMode::Small, ..Spec::default() };
+        assert_eq!(2 * Needs::of(&folder, &small).unwrap().network, needs.network);
     }
 }

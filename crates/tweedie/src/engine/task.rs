@@ -16,7 +16,7 @@ use crate::media;
 use crate::noise::Recorded;
 use crate::run::{Parts, first_step};
 use crate::sampler::Blend;
-use crate::spec::Spec;
+use crate::spec::{MemoryMode, Spec};
 use crate::state::State;
 
 /// What the network does with a picture; its own channels decide.
@@ -40,6 +40,12 @@ pub(super) struct Plan {
     /// What each control network looks at, `[1, 3, height, width]` in pixels.
     hints: Vec<Tensor<4>>,
     strength: f64,
+    /// Whether guidance's branches are asked one after the other.
+    pub(super) sequential: bool,
+}
+
+fn sequential(spec: &Spec) -> bool {
+    spec.memory == MemoryMode::Small
 }
 
 struct Picture {
@@ -76,7 +82,8 @@ impl Plan {
             None => None,
         };
         let hints = hints(model, inputs, size)?;
-        Ok(Self { shape, picture, hints, strength: spec.task.effective_strength() })
+        let strength = spec.task.effective_strength();
+        Ok(Self { shape, picture, hints, strength, sequential: sequential(spec) })
     }
 
     /// A second pass over pictures that stand already, `[1, channels, height, width]` in -1..1.
@@ -97,7 +104,8 @@ impl Plan {
         let encoded = Encoded::of(model, spec, pixels)?;
         let picture = Picture { way: Way::Start, encoded, mask: None, masked: None };
         let shape = [model.shape[0], height / scale, width / scale];
-        Ok(Self { shape, picture: Some(picture), hints, strength })
+        let picture = Some(picture);
+        Ok(Self { shape, picture, hints, strength, sequential: sequential(spec) })
     }
 
     /// The first state of a batch and the step that it is at. What the network sees beside the

@@ -48,6 +48,23 @@ pub enum Storage {
     Int8,
 }
 
+/// What a run weighs memory against time by. The pictures are the same, except that an autoencoder
+/// that works by tiles rounds differently.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MemoryMode {
+    /// Several pictures at once and guidance's branches together where their activations stay below
+    /// half a gibibyte; the autoencoder by tiles above 1.5 megapixels.
+    #[default]
+    Auto,
+    /// As little as can be: one picture at a time, one branch of guidance after the other, the
+    /// autoencoder by tiles of 256 pixels.
+    Small,
+    /// As fast as can be: as many pictures at once as half of the free memory has room for (at most
+    /// eight), the autoencoder on pictures as a whole.
+    Fast,
+}
+
 /// A file that a run takes numbers from: its name without folders, and what it holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -160,6 +177,9 @@ pub struct Spec {
     /// [`Spec::TILE`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vae_tile: Option<usize>,
+    /// What memory is weighed against time by.
+    #[serde(skip_serializing_if = "is_default")]
+    pub memory: MemoryMode,
     /// The type that the weights are held in; that of the files where nothing is said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dtype: Option<Storage>,
@@ -206,6 +226,7 @@ impl Default for Spec {
             width: None,
             height: None,
             vae_tile: None,
+            memory: MemoryMode::Auto,
             dtype: None,
             precision: Precision::F32,
             noise: None,
@@ -260,12 +281,18 @@ impl Spec {
     /// Pixels a side of a tile where nothing is said.
     pub const TILE: usize = 512;
 
+    /// Pixels a side of a tile where memory is to be saved.
+    pub const SMALL_TILE: usize = 256;
+
     /// The tile of a picture of this height and width in pixels; `None` for the picture as a whole.
     pub fn tile(&self, [height, width]: [usize; 2]) -> Option<usize> {
-        match self.vae_tile {
-            None => (height * width > Self::WHOLE).then_some(Self::TILE),
-            Some(0) => None,
-            Some(side) => Some(side),
+        match (self.vae_tile, self.memory) {
+            (None, MemoryMode::Auto) => (height * width > Self::WHOLE).then_some(Self::TILE),
+            (None, MemoryMode::Small) => {
+                (height.max(width) > Self::SMALL_TILE).then_some(Self::SMALL_TILE)
+            }
+            (None, MemoryMode::Fast) | (Some(0), _) => None,
+            (Some(side), _) => Some(side),
         }
     }
 
