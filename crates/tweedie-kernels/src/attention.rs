@@ -9,6 +9,8 @@ use crate::math::exp;
 use crate::memory::{Output, Ptr, Scratch, parallel};
 use crate::simd::{LANES, Simd, dispatch, load_part, store_part};
 
+mod thin;
+
 /// Queries of one block.
 const BLOCK: usize = 64;
 
@@ -251,6 +253,9 @@ pub(crate) fn forward(
     bias: Option<&Bias>,
     stats: bool,
 ) -> (Vec<f32>, Vec<f32>) {
+    if bias.is_none() && thin::takes(s) {
+        return thin::forward(s, q, k, v);
+    }
     let heads = s.batch * s.heads;
     let mut y = Output::new(heads * s.t * s.e);
     let out = y.ptr();
@@ -336,6 +341,9 @@ pub(crate) fn backward(
     stats: &[f32],
     g: &[f32],
 ) -> Gradients {
+    if bias.is_none() && thin::takes(s) {
+        return thin::backward(s, q, k, v, stats, g);
+    }
     let heads = s.batch * s.heads;
     let mut dq = Output::new(heads * s.t * s.d);
     let mut dk = Output::new(heads * s.s * s.d);
