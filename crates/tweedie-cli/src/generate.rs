@@ -202,7 +202,7 @@ impl Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
-    let engine = Engine::on(&args.device, args.threads)?;
+    let engine = Engine::on(&args.device, args.threads)?.keeping_hashes(kept_hashes());
     if args.bare() && args.sampler.is_none() && args.steps.is_none() {
         return demo::run(&engine, &args.out, args.json);
     }
@@ -287,6 +287,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Where the hashes of weights are kept between two calls.
+fn kept_hashes() -> Option<PathBuf> {
+    tweedie::data::root::cache_folder().map(|folder| folder.join("hashes"))
 }
 
 /// The spec that the arguments ask for, and the model to open.

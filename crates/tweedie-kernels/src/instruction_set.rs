@@ -1,5 +1,6 @@
 //! Which instruction set the kernels use.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// The instruction sets that the kernels are compiled for.
@@ -87,6 +88,12 @@ impl InstructionSet {
     fn asked() -> Option<Self> {
         let name = std::env::var("TWEEDIE_INSTRUCTION_SET").ok()?;
         [Self::Amx, Self::Avx512, Self::Avx2, Self::Baseline].into_iter().find(|s| s.name() == name)
+    }
+
+    /// Whether the variable names one, whose instructions are then all that is used.
+    pub(crate) fn is_asked_for() -> bool {
+        static ASKED: OnceLock<bool> = OnceLock::new();
+        *ASKED.get_or_init(|| Self::asked().is_some())
     }
 
     /// A stable name: `amx`, `avx512`, `avx2` or `baseline`.

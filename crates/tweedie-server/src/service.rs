@@ -58,7 +58,9 @@ impl Service {
     ///
     /// What the settings, the models and the store say.
     pub fn start(settings: Settings) -> Result<Arc<Self>> {
-        let engine = Arc::new(Engine::cpu(settings.threads)?);
+        let engine = Engine::cpu(settings.threads)?;
+        let hashes = tweedie::data::root::cache_folder().map(|folder| folder.join("hashes"));
+        let engine = Arc::new(engine.keeping_hashes(hashes));
         let folder = settings.folder.as_deref();
         let library = Library::new(engine.clone(), &settings.models, folder, settings.memory)?;
         let store = Store::open(settings.state.as_deref())?;

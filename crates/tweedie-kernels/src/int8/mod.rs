@@ -282,7 +282,8 @@ fn kernel() -> Kernel {
             return Kernel::Avx512Vnni;
         }
         if set != I::Baseline {
-            return if is_x86_feature_detected!("avxvnni") {
+            // Who names AVX2 means a machine that has no more.
+            return if is_x86_feature_detected!("avxvnni") && !I::is_asked_for() {
                 Kernel::AvxVnni
             } else {
                 Kernel::Avx2

@@ -30,6 +30,12 @@ pub fn own() -> Option<PathBuf> {
     if let Some(dir) = var(VARIABLE) {
         return Some(dir);
     }
+    cache_folder().map(|c| c.join("data"))
+}
+
+/// The folder `tweedie` in the user's cache folder; `None` if the system does not tell where that is.
+pub fn cache_folder() -> Option<PathBuf> {
+    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let cache = if cfg!(windows) {
         var("LOCALAPPDATA")
     } else if cfg!(target_os = "macos") {
@@ -37,7 +43,7 @@ pub fn own() -> Option<PathBuf> {
     } else {
         var("XDG_CACHE_HOME").or_else(|| var("HOME").map(|h| h.join(".cache")))
     };
-    cache.map(|c| c.join("tweedie").join("data"))
+    cache.map(|c| c.join("tweedie"))
 }
 
 /// The folder of the set `name` (`fashion-mnist` …), if it is on this machine.

@@ -1,6 +1,7 @@
 //! Where a run computes: a device and threads of its own.
 
 use std::cell::Cell;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
@@ -33,6 +34,8 @@ pub struct Engine {
     threads: usize,
     /// Pools that nobody uses at the moment.
     idle: Mutex<Vec<ThreadPool>>,
+    /// Where hashes of weights are kept.
+    hashes: Option<PathBuf>,
 }
 
 impl Engine {
@@ -75,7 +78,14 @@ impl Engine {
         }
         let first = pool(threads)?;
         let threads = first.current_num_threads();
-        Ok(Self { device, threads, idle: Mutex::new(vec![first]) })
+        Ok(Self { device, threads, idle: Mutex::new(vec![first]), hashes: None })
+    }
+
+    /// The same, keeping the hashes of weights that it takes in `folder`, so that those of files that
+    /// have not changed since are not taken again.
+    #[must_use]
+    pub fn keeping_hashes(self, folder: Option<PathBuf>) -> Self {
+        Self { hashes: folder, ..self }
     }
 
     /// The device that models are opened on.
@@ -128,7 +138,7 @@ impl Engine {
     ///
     /// As there.
     pub fn hash<'m>(&self, model: &'m Model) -> Result<&'m str> {
-        self.install(|| model.hash_in_pool())
+        self.install(|| model.hash_in_pool(self.hashes.as_deref()))
     }
 
     /// Encodes the prompts of a spec; `None` for models that take none. With the result in

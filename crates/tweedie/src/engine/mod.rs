@@ -19,6 +19,7 @@ mod memory;
 mod open;
 mod record;
 mod sizes;
+mod stamp;
 mod task;
 mod text;
 mod watch;

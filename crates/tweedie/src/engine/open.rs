@@ -1,11 +1,12 @@
 //! A model folder as something that can be run.
 
+use std::path::Path;
 use std::sync::OnceLock;
 
 use burn::tensor::Device;
 use serde_json::Value;
 
-use super::component;
+use super::{component, stamp};
 use crate::denoiser::{AskedClass, Asks, Network, NetworkDenoiser};
 use crate::engine::text::{Text, TextPart};
 use crate::error::{Error, Result};
@@ -150,10 +151,22 @@ impl Model {
     }
 
     /// As [`Model::hash`], on the threads of the pool that this thread is in.
-    pub(super) fn hash_in_pool(&self) -> Result<&str> {
-        self.hashed(|sum, bytes| {
+    /// `kept` is a folder of hashes that were taken before.
+    pub(super) fn hash_in_pool(&self, kept: Option<&Path>) -> Result<&str> {
+        if let Some(hash) = self.hash.get() {
+            return Ok(hash);
+        }
+        let place = kept.and_then(|folder| Some(folder.join(stamp::stamp(&self.folder)?)));
+        if let Some(hash) = place.as_deref().and_then(stamp::read) {
+            return Ok(self.hash.get_or_init(|| hash));
+        }
+        let hash = self.hashed(|sum, bytes| {
             sum.update_rayon(bytes);
-        })
+        })?;
+        if let Some(place) = place {
+            stamp::write(&place, hash);
+        }
+        Ok(hash)
     }
 
     fn hashed(&self, update: impl Fn(&mut blake3::Hasher, &[u8])) -> Result<&str> {

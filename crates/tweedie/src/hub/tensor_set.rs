@@ -93,6 +93,11 @@ impl From<TensorFile> for TensorSet {
 }
 
 impl TensorSet {
+    /// The files that it is in, by the names that they were opened by.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(TensorFile::name)
+    }
+
     /// Opens a safetensors file, or the shards under an index (`*.safetensors.index.json`).
     ///
     /// # Errors
