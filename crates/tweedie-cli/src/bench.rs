@@ -9,7 +9,7 @@ use tweedie::engine::bench::{Breakdown, Piece, peak_rate, time};
 use tweedie::engine::{Engine, bytes, instruction_set, peak_memory};
 use tweedie::hub::{TensorSet, encode_safetensors};
 
-use crate::generate::Stored;
+use crate::demands::Stored;
 use crate::output;
 
 /// Every piece, as the folders of full-size models with random weights call them.

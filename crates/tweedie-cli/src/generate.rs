@@ -5,14 +5,16 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
-use tweedie::engine::{Engine, Generated, Model, Needs, Noises, generate, instruction_set, source};
-use tweedie::hub::{Dtype, Opened, Output, TensorFile, write_safetensors};
-use tweedie::media::{Format, Panel, RECORD, Sheet, decode_texts, encode_png};
+use tweedie::engine::{Engine, Model, Noises, generate, instruction_set, source};
+use tweedie::hub::TensorFile;
+use tweedie::media::{Format, RECORD, decode_texts};
 use tweedie::noise::Rng;
 use tweedie::prompt::Emphasis;
-use tweedie::spec::{Limits, MemoryMode, Spec, Storage, resolve_grid, resolve_sampler};
+use tweedie::spec::{Limits, Spec, resolve_grid, resolve_sampler};
 
+use crate::demands::{Demands, Memory, Stored, measured};
 use crate::progress::{self, Watcher};
+use crate::save::{Target, save, save_latents};
 use crate::{adapt, aliases, demo, output, parts, task};
 
 /// Make pictures.
@@ -155,40 +157,11 @@ pub(crate) struct Args {
     preview: bool,
 }
 
-/// What weights are held in.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-pub(crate) enum Stored {
-    F32,
-    F16,
-    Bf16,
-    /// The linear layers of the denoising network in 8 bits, a quarter of their memory; the rest stays as it is.
-    Int8,
-}
-
-/// What `--memory` asks for.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Memory {
-    /// Several pictures at once where their activations stay below half a gibibyte; the autoencoder by tiles
-    /// above 1.5 megapixels.
-    Auto,
-    /// One picture at a time, one branch of guidance after the other, the autoencoder by tiles of 256 pixels.
-    Small,
-    /// As many pictures at once as half of the free memory holds, at most eight; no tiles.
-    Fast,
-}
-
-impl Stored {
-    pub(crate) fn storage(self) -> Storage {
-        match self {
-            Self::F32 => Storage::F32,
-            Self::F16 => Storage::F16,
-            Self::Bf16 => Storage::Bf16,
-            Self::Int8 => Storage::Int8,
-        }
-    }
-}
-
 impl Args {
+    fn demands(&self) -> Demands {
+        Demands { batch: self.batch, force: self.force, quiet: self.json }
+    }
+
     /// Whether nothing was asked for in particular.
     fn bare(&self) -> bool {
         self.prompt.is_none()
@@ -214,11 +187,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         spec.batch = batch;
     }
     if args.from.is_none() {
-        spec.memory = match args.memory {
-            Memory::Auto => MemoryMode::Auto,
-            Memory::Small => MemoryMode::Small,
-            Memory::Fast => MemoryMode::Fast,
-        };
+        spec.memory = args.memory.mode();
         spec.vae_tile = if args.vae_tiling { Some(Spec::TILE) } else { args.vae_tile.0 };
     }
     let mut inputs = args.task.read(&mut spec, args.from.as_deref())?;
@@ -233,7 +202,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         parts = parts.dtype(storage);
     }
     let opened = parts.open()?;
-    let needs = measured(args, &mut spec, &opened)?;
+    let needs = measured(&args.demands(), &mut spec, &opened)?;
     let mut model = args.adapters.put(engine.open_folder(opened.folder)?, &mut spec)?;
     if args.from.is_some() {
         announce(&spec);
@@ -243,7 +212,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     inputs.texts = engine.encode(&model, &spec)?;
     model.release_text();
     let encoded = start.elapsed();
-    let target = Target::new(args, spec.count)?;
+    let target = Target::new(&args.out, args.format, spec.count)?;
     let stop = progress::stop_flag()?;
     let evaluations = (spec.count * spec.steps) as u64;
     let bar = progress::bar(evaluations, "steps", args.json);
@@ -366,28 +335,6 @@ fn announce(spec: &Spec) {
     }
 }
 
-/// What the run will need of memory; chooses the batch by it where nothing was said, and refuses
-/// what the machine does not have.
-fn measured(args: &Args, spec: &mut Spec, opened: &Opened) -> Result<Needs> {
-    for note in &opened.notes {
-        output::warn(note);
-    }
-    if opened.folder.components().any(|c| c == "safety_checker") {
-        output::warn("the model's safety_checker is not run: this program does not judge pictures");
-    }
-    let needs = Needs::of(&opened.folder, spec)?;
-    if args.batch.is_none() {
-        spec.batch = needs.batch(spec.memory).min(spec.count);
-    }
-    if !args.json {
-        output::warn(&format!("memory: {needs}"));
-    }
-    if !args.force {
-        needs.check(spec.batch).context("--force runs it all the same")?;
-    }
-    Ok(needs)
-}
-
 /// Puts in what only the model knows.
 fn complete(engine: &Engine, spec: &mut Spec, model: &Model, args: &Args) -> Result<()> {
     if args.from.is_some() {
@@ -455,104 +402,8 @@ fn vae_tile(text: &str) -> Result<Tiling, String> {
 }
 
 /// A size as people write it: `512x768`.
-fn size(text: &str) -> Result<(usize, usize), String> {
+pub(crate) fn size(text: &str) -> Result<(usize, usize), String> {
     let sides = text.split_once(['x', 'X', '*']);
     let sides = sides.and_then(|(w, h)| Some((w.trim().parse().ok()?, h.trim().parse().ok()?)));
     sides.ok_or_else(|| format!("`{text}`: wanted WIDTHxHEIGHT, as in 512x768"))
-}
-
-/// Where pictures go.
-struct Target {
-    folder: PathBuf,
-    file: Option<PathBuf>,
-    format: Format,
-    /// Whether the folder is new.
-    new: bool,
-}
-
-impl Target {
-    fn new(args: &Args, count: usize) -> Result<Self> {
-        let out = args.out.as_path();
-        let ending = out.extension().map(|e| e.to_string_lossy().into_owned());
-        let by_name = ending.as_deref().and_then(Format::of_extension);
-        let is_file = by_name.is_some();
-        if let (Some(asked), Some(by_name)) = (args.format, by_name)
-            && asked != by_name
-        {
-            bail!("--out {}: its ending says {by_name}, --format says {asked}", out.display());
-        }
-        let format = args.format.or(by_name).unwrap_or_default();
-        if is_file && count > 1 {
-            bail!("--out {}: one file for {count} pictures; give a folder", out.display());
-        }
-        let folder = if is_file { out.parent().unwrap_or(Path::new("")) } else { out }.to_owned();
-        let new = !folder.as_os_str().is_empty() && !folder.exists();
-        // Better to say now that nothing can be written than after the work.
-        if !folder.as_os_str().is_empty() {
-            std::fs::create_dir_all(&folder)
-                .with_context(|| format!("{}: the folder cannot be made", folder.display()))?;
-        }
-        let probe = folder.join(".tweedie-probe");
-        output::write(&probe, b"")?;
-        std::fs::remove_file(&probe).with_context(|| probe.display().to_string())?;
-        Ok(Self { folder, file: is_file.then(|| out.to_owned()), format, new })
-    }
-}
-
-impl Target {
-    /// Takes an empty folder away that was made for nothing.
-    fn take_back(&self) {
-        if self.new {
-            let _ = std::fs::remove_dir(&self.folder);
-        }
-    }
-}
-
-/// One file a picture, and a sheet of all where there are several.
-fn save(target: &Target, spec: &Spec, model: &Model, made: &Generated) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let ending = target.format.extension();
-    for k in 0..spec.count {
-        let one = made.spec_of(k);
-        let path = match &target.file {
-            Some(file) => file.clone(),
-            None => target.folder.join(format!("{}-{}.{ending}", plain(&one.model), one.seed)),
-        };
-        output::write(&path, &made.encode(model, k, target.format)?)?;
-        files.push(path);
-    }
-    if spec.count > 1 {
-        let columns = (spec.count as f64).sqrt().ceil() as usize;
-        let panel = |k: usize| Panel {
-            image: made.images.clone(),
-            index: k,
-            label: label(model, made, spec, k),
-        };
-        let panels: Vec<Panel> = (0..spec.count.min(256)).map(panel).collect();
-        let zoom = (256 / made.images.width.max(1)).clamp(1, 4);
-        let sheet =
-            Sheet { title: spec.prompt.clone(), columns: columns.min(16), zoom, label_lines: 1 };
-        let path = target.folder.join(format!("{}-{}-sheet.png", plain(&spec.model), spec.seed));
-        output::write(&path, &encode_png(&sheet.draw(&panels)?, 0, &[])?)?;
-        files.push(path);
-    }
-    Ok(files)
-}
-
-fn label(model: &Model, made: &Generated, spec: &Spec, k: usize) -> String {
-    let class = made.classes.as_ref().zip(model.classes.as_ref());
-    let name = class.and_then(|(c, known)| known.names.get(c[k] as usize).cloned());
-    name.unwrap_or_else(|| format!("seed {}", spec.seed.wrapping_add(k as u64)))
-}
-
-/// A name as part of a file name.
-fn plain(name: &str) -> String {
-    let name = name.strip_prefix("builtin:").unwrap_or(name);
-    name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect()
-}
-
-fn save_latents(path: &Path, latents: &Noises) -> Result<()> {
-    let tensor = Output::f32("latents", &latents.shape, &latents.values, Dtype::F32);
-    write_safetensors(path, &[tensor], &std::collections::BTreeMap::new())?;
-    Ok(())
 }

@@ -9,8 +9,10 @@ mod aliases;
 mod bench;
 mod convert;
 mod data;
+mod demands;
 mod demo;
 mod devices;
+mod edit;
 mod evaluate;
 mod forward;
 mod generate;
@@ -19,6 +21,7 @@ mod methods;
 mod output;
 mod parts;
 mod progress;
+mod save;
 mod serve;
 mod task;
 mod train;
@@ -39,6 +42,10 @@ struct Cli {
 enum Command {
     /// Make pictures.
     Generate(Box<generate::Args>),
+    /// Change what a picture shows, and keep the rest.
+    Edit(Box<edit::Edit>),
+    /// Find what a picture could have been made from, and make it from that.
+    Invert(Box<edit::Invert>),
     /// Serve models to programs and to a browser.
     Serve(Box<serve::Args>),
     /// Train a model from a configuration.
@@ -71,6 +78,8 @@ fn main() -> ExitCode {
     tweedie::engine::InstructionSet::prefer_tiles();
     let result = match Cli::parse().command {
         Command::Generate(args) => generate::run(&args),
+        Command::Edit(args) => edit::edit(&args),
+        Command::Invert(args) => edit::invert(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),

@@ -1,6 +1,8 @@
 //! Checks of the methods in miniature, and long runs of what the tests run in short.
 
 mod check;
+mod edits;
+mod inversions;
 mod record;
 mod soak;
 
@@ -27,6 +29,10 @@ enum Command {
         /// The ids of the methods; every check where nothing is said.
         ids: Vec<String>,
     },
+    /// Measure a method of editing on scenes with one thing changed.
+    Edits(edits::Args),
+    /// Measure how exactly pictures come back after they were inverted.
+    Inversions(inversions::Args),
     /// List the checks.
     List,
     /// Run in full what the tests run with reduced counts.
@@ -62,6 +68,8 @@ fn run() -> Result<()> {
             }
             Ok(())
         }
+        Command::Edits(args) => edits::run(&args, &mut |line| say(&line)),
+        Command::Inversions(args) => inversions::run(&args, &mut |line| say(&line)),
         Command::Check { ids } => {
             let all = || check::CHECKS.iter().map(|c| c.id.to_owned()).collect();
             let mut short = Vec::new();

@@ -126,13 +126,35 @@ pub(crate) fn hashes(check: &Check) -> Result<BTreeMap<String, String>> {
     let mut files = vec![check.file.to_owned(), "crates/tweedie-lab/src/check/world.rs".to_owned()];
     collect(card(check)?, &mut files);
     let mut hashes = BTreeMap::new();
-    for file in files {
+    while let Some(file) = files.pop() {
         let file = file.replace('\\', "/");
         let path = root().join(&file);
         let code = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        hashes.insert(file, hash(&tokens(&code)));
+        let code = tokens(&code);
+        hashes.insert(file.clone(), hash(&code));
+        if file.contains("/check/") {
+            files.extend(worlds(&file, &code).filter(|world| !hashes.contains_key(world)));
+            for model in models(&code) {
+                let weights = tweedie::hub::Folder::resolve(model)?.sha256()?;
+                hashes.insert(model.to_owned(), weights);
+            }
+        }
     }
     Ok(hashes)
+}
+
+/// The files beside a check's that its code names: the worlds that checks share.
+fn worlds<'a>(file: &'a str, code: &'a str) -> impl Iterator<Item = String> + 'a {
+    let folder = file.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let uses = code.split(';').filter_map(|line| line.trim().strip_prefix("use super::"));
+    let words = uses.flat_map(|names| names.split(|c: char| !c.is_alphanumeric() && c != '_'));
+    let files = words.map(move |word| format!("{folder}/{word}.rs"));
+    files.filter(|file| !file.ends_with("/mod.rs") && root().join(file).is_file())
+}
+
+/// The built-in models that code names.
+fn models(code: &str) -> impl Iterator<Item = &str> {
+    code.split('"').filter(|text| text.starts_with("builtin:") && !text.contains(' '))
 }
 
 fn collect(card: &Card, files: &mut Vec<String>) {

@@ -10,6 +10,7 @@ pub mod data;
 pub mod denoiser;
 pub mod derivative;
 pub mod discrete;
+pub mod edit;
 pub mod engine;
 pub mod error;
 pub mod eval;

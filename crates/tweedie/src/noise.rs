@@ -5,9 +5,11 @@ use std::fmt::Debug;
 use serde::{Deserialize, Serialize};
 
 pub mod brownian;
+pub mod tape;
 pub mod torch;
 
 pub use brownian::Brownian;
+pub use tape::{Recording, Tape, Twice};
 pub use torch::{DrawnAs, Torch};
 
 use crate::error::{Error, Result};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::denoiser::{Branch, Cond, Cost, Denoiser, Memo, Pass, Row};
 use crate::error::{Error, Result};
-use crate::guide::{Guide, Guided};
+use crate::guide::{Guide, through};
 use crate::level::{Level, Levels};
 use crate::noise::Noise;
 use crate::prediction::{free_of_anchor, with_anchor};
@@ -158,6 +158,18 @@ impl<'m> Run<'m> {
         Self { sequential, ..self }
     }
 
+    /// A run that stands at the end of its grid, with the state that it ended with there: for walking
+    /// the other way, [`Run::retreat`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::new`].
+    pub fn ending_at(parts: Parts<'m>, x: State) -> Result<Self> {
+        let mut run = Self::new(parts, x)?;
+        run.done = run.count();
+        Ok(run)
+    }
+
     /// Draws the first state from the process's prior.
     ///
     /// # Errors
@@ -207,6 +219,16 @@ impl<'m> Run<'m> {
         self.x = x;
     }
 
+    /// Goes on under another condition and other guides, from the state and with the sampler's memory
+    /// as they are.
+    pub fn turn(&mut self, cond: Cond, guides: Vec<Box<dyn Guide>>) {
+        self.parts.cond = cond;
+        self.parts.guides = guides;
+        for guide in &mut self.parts.guides {
+            guide.reset();
+        }
+    }
+
     /// Takes one step; `false` where none was left.
     ///
     /// # Errors
@@ -220,17 +242,7 @@ impl<'m> Run<'m> {
         let (from, to) = (self.parts.levels[self.done], self.parts.levels[self.done + 1]);
         let (index, count) = (self.done, self.count());
         let step = Step { from, to, index, count, process: self.parts.process };
-        let row = |&request| Row {
-            request,
-            branch: Branch::Cond,
-            step: index,
-            steps: count,
-            level: from,
-        };
-        let rows = self.parts.requests.iter().map(row).collect();
-        let mut pass = Pass::new(rows, self.parts.taps.clone())
-            .remembering(Arc::clone(&self.memo), Arc::clone(&self.levels));
-        pass.sequential = self.sequential;
+        let pass = self.pass(index, from);
         let endpoint = self.parts.cond.endpoint.as_ref();
         let free = free_of_anchor(&self.x, endpoint, &Levels::One(from));
         let mut asked = Asked {
@@ -264,6 +276,67 @@ impl<'m> Run<'m> {
             return Err(Error::Stopped);
         }
         Ok(true)
+    }
+
+    /// Undoes the step before, by the sampler's own [`Invert`](crate::sampler::Invert); `false` at the
+    /// start of the grid. Guides are asked as on the way back to data, but not told of the step: it
+    /// goes against the way that they follow.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] where the sampler's steps cannot be undone; else as [`Run::advance`].
+    pub fn retreat(&mut self, observer: &mut dyn Observer) -> Result<bool> {
+        if self.done == 0 {
+            return Ok(false);
+        }
+        let (index, count) = (self.done - 1, self.count());
+        let (from, to) = (self.parts.levels[index], self.parts.levels[self.done]);
+        let step = Step { from, to, index, count, process: self.parts.process };
+        let pass = self.pass(index, from);
+        let endpoint = self.parts.cond.endpoint.as_ref();
+        let free = free_of_anchor(&self.x, endpoint, &Levels::One(to));
+        let Some(sampler) = self.parts.sampler.invertible() else {
+            let needs = "a sampler whose steps can be undone: ddim with eta = 0, or coupled";
+            return Err(Error::unsupported("walking back to noise", needs));
+        };
+        let mut asked = Asked {
+            model: self.parts.model,
+            guides: &mut self.parts.guides,
+            cond: &self.parts.cond,
+            pass,
+            last: None,
+            observer,
+        };
+        let before = sampler.unstep(&mut asked, free, &step);
+        let (spent, last) = (asked.pass.cost, asked.last.take());
+        self.cost.forward += spent.forward;
+        self.cost.backward += spent.backward;
+        self.x = with_anchor(before?, endpoint, &Levels::One(from));
+        self.x0 = last.or(self.x0.take());
+        self.done = index;
+        let progress = Progress {
+            done: count - index,
+            count,
+            at: from,
+            x: &self.x,
+            x0: self.x0.as_ref(),
+            cost: self.cost,
+        };
+        if observer.step(&progress).is_break() {
+            return Err(Error::Stopped);
+        }
+        Ok(true)
+    }
+
+    /// What the evaluations of a step carry.
+    fn pass(&self, index: usize, level: Level) -> Pass {
+        let steps = self.count();
+        let row = |&request| Row { request, branch: Branch::Cond, step: index, steps, level };
+        let rows = self.parts.requests.iter().map(row).collect();
+        let mut pass = Pass::new(rows, self.parts.taps.clone())
+            .remembering(Arc::clone(&self.memo), Arc::clone(&self.levels));
+        pass.sequential = self.sequential;
+        pass
     }
 
     /// Advances to the end.
@@ -353,7 +426,7 @@ impl Asked<'_> {
         self.proceed(at)?;
         self.pass.apart = None;
         let x = &with_anchor(x.clone(), self.cond.endpoint.as_ref(), at);
-        let x0 = guided(self.guides, self.model, x, at, self.cond, &mut self.pass)?;
+        let x0 = through(self.guides, self.model, x, at, self.cond, &mut self.pass)?;
         self.last = Some(x0.clone());
         Ok(x0)
     }
@@ -389,24 +462,5 @@ impl Eval for Asked<'_> {
         let x = with_anchor(x.clone(), endpoint, &Levels::One(from));
         let jumped = self.model.jump(&x, from, to, self.cond, &mut self.pass)?;
         Ok(jumped.map(|x| free_of_anchor(&x, endpoint, &Levels::One(to))))
-    }
-}
-
-/// The estimate through all guides, the first outermost.
-fn guided(
-    guides: &mut [Box<dyn Guide>],
-    model: &dyn Denoiser,
-    x: &State,
-    at: &Levels,
-    cond: &Cond,
-    pass: &mut Pass,
-) -> Result<State> {
-    match guides.split_last_mut() {
-        None => model.x0(x, at, cond, pass),
-        Some((inner, [])) => inner.x0(model, x, at, cond, pass),
-        Some((inner, outer)) => {
-            let model = Guided::new(inner.as_mut(), model);
-            guided(outer, &model, x, at, cond, pass)
-        }
     }
 }

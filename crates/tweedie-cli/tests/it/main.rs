@@ -7,6 +7,8 @@ mod command;
 #[cfg(test)]
 mod convert;
 #[cfg(test)]
+mod edits;
+#[cfg(test)]
 mod forward;
 #[cfg(test)]
 mod tasks;

@@ -15,12 +15,15 @@ use crate::record::{self, Record};
 
 mod ddim;
 mod dpmpp_2m;
+mod edict;
+pub(crate) mod pie;
 mod pndm;
 mod superdiff;
 pub(crate) mod world;
 
 /// Every check, in the order of their ids.
-pub(crate) const CHECKS: &[Check] = &[ddim::CHECK, dpmpp_2m::CHECK, pndm::CHECK, superdiff::CHECK];
+pub(crate) const CHECKS: &[Check] =
+    &[ddim::CHECK, dpmpp_2m::CHECK, edict::CHECK, pndm::CHECK, superdiff::CHECK];
 
 /// What is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

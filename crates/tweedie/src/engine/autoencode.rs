@@ -66,6 +66,15 @@ impl Encoded {
         })
     }
 
+    /// The most likely point, scaled as diffusion sees it, `rows` times.
+    pub(super) fn point(&self, model: &Model, rows: usize) -> Tensor<4> {
+        let mode = self.mode(rows);
+        match &model.decoder {
+            None => mode,
+            Some(autoencoder) => autoencoder.to_unit(mode),
+        }
+    }
+
     /// Whether a draw asks for noise.
     pub(super) fn is_drawn(&self) -> bool {
         self.deviation.is_some()

@@ -56,6 +56,16 @@ fn class_named(classes: &Classes, name: &str) -> Result<i64> {
 pub struct Texts {
     positive: Vec<EncodedPrompt>,
     negative: EncodedPrompt,
+    /// What the picture shows that is edited.
+    source: Option<Source>,
+}
+
+/// The caption of a picture that is edited.
+#[derive(Clone, Debug)]
+struct Source {
+    prompt: EncodedPrompt,
+    /// For each token of the prompt, the one of the caption that it stands for.
+    words: Vec<Option<usize>>,
 }
 
 impl Texts {
@@ -71,26 +81,47 @@ impl Texts {
             all.extend(own);
         }
         all.push(&spec.negative);
+        all.extend(spec.task.edit.iter().map(|edit| edit.source.as_str()));
         model.check_adapters(spec, &all)?;
         let Some(text) = &model.text else {
             if !spec.negative.is_empty() {
                 let why = format!("{} takes no prompt", model.name);
                 return Err(Error::setting("negative", why));
             }
-            if !spec.prompt.is_empty() && model.classes.is_none() {
+            let source = spec.task.edit.as_ref().is_some_and(|edit| !edit.source.is_empty());
+            if (source || !spec.prompt.is_empty()) && model.classes.is_none() {
                 let why = format!("{} takes no prompt", model.name);
                 return Err(Error::setting("prompt", why));
             }
             return Ok(None);
         };
-        let mut positive = text.encode(&all, Reading::of(spec))?;
+        let reading = Reading::of(spec);
+        let mut positive = text.encode(&all, reading)?;
+        let source = match &spec.task.edit {
+            None => None,
+            Some(edit) => {
+                let words = text.words(&edit.source, &spec.prompt, &all, reading)?;
+                positive.pop().map(|prompt| Source { prompt, words })
+            }
+        };
         let Some(mut negative) = positive.pop() else {
             return Err(Error::unsupported("a prompt", "a text encoder"));
         };
         if text.zeros_for_empty && spec.negative.is_empty() {
             negative = negative.zeros_like();
         }
-        Ok(Some(Self { positive, negative }))
+        Ok(Some(Self { positive, negative, source }))
+    }
+
+    /// The caption of the picture that is edited, in place of the prompts.
+    pub(super) fn of_source(&self) -> Option<Self> {
+        let source = self.source.as_ref()?;
+        Some(Self { positive: vec![source.prompt.clone()], ..self.clone() })
+    }
+
+    /// For each token of the prompt, the token of the source's caption that it stands for.
+    pub(super) fn words(&self) -> Option<Vec<Option<usize>>> {
+        self.source.as_ref().map(|source| source.words.clone())
     }
 
     fn of(&self, k: usize) -> &EncodedPrompt {

@@ -10,6 +10,7 @@ use crate::denoiser::{Batched, Cond, Cost, Denoiser, NetworkDenoiser, Pass};
 use crate::engine::Engine;
 use crate::engine::autoencode::{decoded, pixels};
 use crate::engine::cond::{Texts, classes_of, condition};
+use crate::engine::edit::{Batch, Trace, append, guides, inversion};
 use crate::engine::inputs::{Inputs, Noises};
 use crate::engine::keep::put_back;
 use crate::engine::machine;
@@ -25,7 +26,7 @@ use crate::process::Process;
 use crate::run::{Parts, Run};
 use crate::spec::Spec;
 use crate::state::State;
-use crate::{grid, guide, process, sampler, tap};
+use crate::{grid, process, sampler, tap};
 
 /// What came out.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub struct Generated {
     pub classes: Option<Vec<i64>>,
     /// What it cost: evaluations of the network, a row each.
     pub cost: Cost,
+    /// For edits, what the inversion found.
+    pub trace: Option<Trace>,
     /// What was run, with everything put in that only the model knows.
     pub spec: Spec,
 }
@@ -148,6 +151,9 @@ pub fn check(model: &Model, spec: &Spec) -> Result<()> {
     let process = spec.process.as_ref().unwrap_or(&model.process);
     let process = process.make(process::entries(), crate::catalog::Seam::Process)?;
     let one = spec.count.min(1);
+    if let Some(edit) = &spec.task.edit {
+        inversion(edit)?;
+    }
     parts_of(model, &model.denoiser, spec, process.as_ref(), Cond::default(), 0, one)?;
     Ok(())
 }
@@ -199,7 +205,7 @@ fn inside(
         denoiser.network = Arc::new(controlled);
     }
     let table = table.filter(|_| spec.prediction.is_none() && inputs.controls.is_empty());
-    let mut out = Out::default();
+    let mut out = Made::default();
     let batch = spec.batch.clamp(1, spec.count);
     for first in (0..spec.count).step_by(batch) {
         let last = (first + batch).min(spec.count);
@@ -216,7 +222,13 @@ fn inside(
             let mut parts =
                 parts_of(model, through, spec, process.as_ref(), cond.clone(), first, last)?;
             parts.requests.iter_mut().for_each(|request| *request += names);
-            walk(model, &plan, parts, given, &mut observer, &mut out.cost)?
+            match &spec.task.edit {
+                Some(edit) => {
+                    let batch = Batch { model, spec, edit, plan: &plan, texts: texts.as_ref() };
+                    batch.walk(parts, (first, last), &mut observer, &mut out)?
+                }
+                None => walk(model, &plan, parts, given, &mut observer, &mut out.cost)?,
+            }
         };
         if let Some(upscale) = spec.task.upscale {
             let mut passes = Vec::with_capacity(last - first);
@@ -289,15 +301,32 @@ fn enlarged(
 
 /// What the batches add up to.
 #[derive(Default)]
-struct Out {
+pub(super) struct Made {
     latents: Vec<f32>,
     pixels: Vec<f32>,
     latent: [usize; 3],
     picture: [usize; 3],
     cost: Cost,
+    trace: Option<Trace>,
 }
 
-impl Out {
+impl Made {
+    /// Counts what was spent.
+    pub(super) fn spent(&mut self, cost: Cost) {
+        self.cost.forward += cost.forward;
+        self.cost.backward += cost.backward;
+    }
+
+    /// Notes what an inversion found.
+    pub(super) fn trace(&mut self, source: &State, start: &State, cost: Cost) -> Result<()> {
+        let trace = self.trace.get_or_insert_with(Trace::default);
+        append(&mut trace.source, source)?;
+        append(&mut trace.start, start)?;
+        trace.cost.forward += cost.forward;
+        trace.cost.backward += cost.backward;
+        Ok(())
+    }
+
     /// Decodes what a batch ended with, one picture at a time: a decoder's memory is that of one.
     fn add(
         &mut self,
@@ -330,6 +359,7 @@ impl Out {
             latents: Noises { shape: [spec.count, lc, lh, lw], values: self.latents },
             classes,
             cost: self.cost,
+            trace: self.trace,
             spec: spec.clone(),
         })
     }
@@ -358,9 +388,6 @@ fn parts_of<'m>(
     use crate::catalog::Seam;
     let grid = spec.grid.as_ref().unwrap_or(&model.grid);
     let levels = grid.make(grid::entries(), Seam::Grid)?.levels(process, spec.steps)?;
-    let guides = spec.guide_parts()?;
-    let guides =
-        model.corrections.iter().chain(&guides).map(|g| g.make(guide::entries(), Seam::Guide));
     let taps =
         spec.taps.iter().map(|t| t.make(tap::entries(), Seam::Tap).map(tap::SharedTap::boxed));
     let seeds = (first..last).map(|k| spec.seed.wrapping_add(k as u64));
@@ -370,7 +397,7 @@ fn parts_of<'m>(
         process,
         levels,
         sampler: spec.sampler.make(sampler::entries(), Seam::Sampler)?,
-        guides: guides.collect::<Result<_>>()?,
+        guides: guides(model, spec)?,
         taps: taps.collect::<Result<_>>()?,
         noise,
         cond,

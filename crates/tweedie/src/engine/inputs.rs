@@ -15,7 +15,7 @@ use crate::spec::{SourceFile, Spec};
 use crate::state::State;
 
 /// Initial noise from elsewhere: `[count, channels, height, width]` standard normal numbers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Noises {
     /// Its shape.
     pub shape: [usize; 4],

@@ -8,6 +8,7 @@ pub mod bench;
 mod component;
 mod cond;
 mod device;
+mod edit;
 mod evaluate;
 mod forward;
 mod generate;
@@ -27,6 +28,7 @@ mod watch;
 pub use component::{open_control, wanted};
 pub use cond::Texts;
 pub use device::{DeviceInfo, KINDS, Memory, built_with, devices, memory, peak_memory};
+pub use edit::{Trace, evaluations, inversion};
 pub use evaluate::{GROUPS, Group, Measured, evaluate_captions, evaluate_classes};
 pub use forward::{COMPONENTS, Forwarded, LoadedComponent, forward};
 pub use generate::{

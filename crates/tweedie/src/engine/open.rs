@@ -223,7 +223,7 @@ impl Model {
         }
         let told = self.denoiser.network.asks().guidance.is_some() && spec.guides.is_empty();
         let guides = if told { vec![PartSpec::named("distilled")] } else { spec.guides.clone() };
-        Spec {
+        let mut completed = Spec {
             guides,
             task,
             model: self.name.clone(),
@@ -237,7 +237,9 @@ impl Model {
             instruction_set: super::instruction_set().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..spec.clone()
-        }
+        };
+        super::edit::complete(&mut completed);
+        completed
     }
 
     /// Pixels for one position of the network's sample.

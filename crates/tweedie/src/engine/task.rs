@@ -66,6 +66,10 @@ impl Plan {
     /// [`Error::Unsupported`] for a task that it was not made for.
     pub(super) fn new(model: &Model, spec: &Spec, inputs: &Inputs) -> Result<Self> {
         inputs.check(spec)?;
+        if spec.task.edit.is_some() && model.beside() > 0 {
+            let needs = "a network that sees the state alone, to invert a picture";
+            return Err(Error::unsupported(&model.name, needs));
+        }
         let size = size(model, spec, inputs.init.as_ref())?;
         let scale = model.scale();
         let shape = [model.shape[0], size[0] / scale, size[1] / scale];
@@ -106,6 +110,20 @@ impl Plan {
         let shape = [model.shape[0], height / scale, width / scale];
         let picture = Some(picture);
         Ok(Self { shape, picture, hints, strength, sequential: sequential(spec) })
+    }
+
+    /// The picture as one clean sample a row, and the mask (1 where it is repainted), of its shape.
+    pub(super) fn clean(&self, model: &Model, rows: usize) -> Option<(State, Option<State>)> {
+        let picture = self.picture.as_ref()?;
+        let mask = picture.mask.as_ref();
+        let mask =
+            mask.map(|m| State::new(m.clone().repeat_dim(0, rows).repeat_dim(1, self.shape[0])));
+        Some((State::new(picture.encoded.point(model, rows)), mask))
+    }
+
+    /// The strength that the run has.
+    pub(super) fn strength(&self) -> f64 {
+        self.strength
     }
 
     /// The first state of a batch and the step that it is at. What the network sees beside the

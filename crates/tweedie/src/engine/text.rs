@@ -144,6 +144,34 @@ impl Text {
         Ok(prompts.iter().filter_map(find).collect())
     }
 
+    /// For each token of `to`, in as many windows as the longest of `all` has, the token of `from` that
+    /// it stands for: tokens that both have in the same order, as many as possible (Hertz et al. 2022,
+    /// section 3, word swap and new phrases).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] for markup that is wrong.
+    pub fn words(
+        &self,
+        from: &str,
+        to: &str,
+        all: &[&str],
+        reading: Reading,
+    ) -> Result<Vec<Option<usize>>> {
+        let Some(part) = self.parts.first() else { return Ok(Vec::new()) };
+        let windows = |prompt: &str| part.windows(prompt, reading.emphasis, &self.learned);
+        let mut count = 1;
+        for prompt in all {
+            count = count.max(windows(prompt)?.len());
+        }
+        let tokens = |prompt: &str| -> Result<Vec<i64>> {
+            let mut windows = windows(prompt)?;
+            windows.resize(count, Chunk::default());
+            Ok(windows.iter().flat_map(|window| part.ids(window)).collect())
+        };
+        Ok(aligned(&tokens(from)?, &tokens(to)?))
+    }
+
     fn encode_one(
         &self,
         windows: &[Vec<Chunk>],
@@ -262,6 +290,35 @@ impl TextPart {
     }
 }
 
+/// The longest common subsequence of two texts: for each token of `to` its place in `from`.
+fn aligned(from: &[i64], to: &[i64]) -> Vec<Option<usize>> {
+    let width = to.len() + 1;
+    // Entry (i, j) is the length of the longest one of `from[i..]` and `to[j..]`.
+    let mut lengths = vec![0_usize; (from.len() + 1) * width];
+    for i in (0..from.len()).rev() {
+        for j in (0..to.len()).rev() {
+            lengths[i * width + j] = if from[i] == to[j] {
+                lengths[(i + 1) * width + j + 1] + 1
+            } else {
+                lengths[(i + 1) * width + j].max(lengths[i * width + j + 1])
+            };
+        }
+    }
+    let (mut i, mut words) = (0, vec![None; to.len()]);
+    let mut j = 0;
+    while i < from.len() && j < to.len() {
+        if from[i] == to[j] {
+            words[j] = Some(i);
+            (i, j) = (i + 1, j + 1);
+        } else if lengths[(i + 1) * width + j] >= lengths[i * width + j + 1] {
+            i += 1;
+        } else {
+            j += 1;
+        }
+    }
+    words
+}
+
 /// A window with its weights.
 fn weighed(context: Tensor<3>, chunk: &Chunk, empty: &Tensor<3>, emphasis: Emphasis) -> Tensor<3> {
     if chunk.weights.iter().all(|w| *w == 1.0) {
@@ -276,4 +333,18 @@ fn weighed(context: Tensor<3>, chunk: &Chunk, empty: &Tensor<3>, emphasis: Empha
     let empty = if emphasis.needs_empty() { numbers(empty.clone()) } else { Vec::new() };
     emphasis.apply(&mut values, &weights, &empty);
     Tensor::from_data(TensorData::new(values, shape), &device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_stay_find_themselves() {
+        // "a red circle . ." to "a large blue circle ."
+        let (from, to) = ([1, 2, 3, 9, 9], [1, 4, 5, 3, 9]);
+        assert_eq!(aligned(&from, &to), [Some(0), None, None, Some(2), Some(3)]);
+        assert_eq!(aligned(&from, &from), [0, 1, 2, 3, 4].map(Some));
+        assert_eq!(aligned(&[], &to), [None; 5]);
+    }
 }

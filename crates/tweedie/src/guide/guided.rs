@@ -46,3 +46,26 @@ impl Denoiser for Guided<'_> {
         Some(self.model.unguided().unwrap_or(self.model))
     }
 }
+
+/// The estimate through guides, the first outermost.
+///
+/// # Errors
+///
+/// What the network or a guide says.
+pub fn through(
+    guides: &mut [Box<dyn Guide>],
+    model: &dyn Denoiser,
+    x: &State,
+    at: &Levels,
+    cond: &Cond,
+    pass: &mut Pass,
+) -> Result<State> {
+    match guides.split_last_mut() {
+        None => model.x0(x, at, cond, pass),
+        Some((inner, [])) => inner.x0(model, x, at, cond, pass),
+        Some((inner, outer)) => {
+            let model = Guided::new(inner.as_mut(), model);
+            through(outer, &model, x, at, cond, pass)
+        }
+    }
+}

@@ -32,7 +32,7 @@ pub use clip::Clip;
 pub use compose::Compose;
 pub use distilled::Distilled;
 pub use dynamic_threshold::DynamicThreshold;
-pub use guided::Guided;
+pub use guided::{Guided, through};
 pub use instruct::Instruct;
 pub use interval::Interval;
 pub use pag::Pag;

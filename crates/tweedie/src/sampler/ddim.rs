@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::noise::Noise;
 use crate::prediction::eps_of;
 use crate::sampler::stride::landing;
-use crate::sampler::{Claims, Entry, Estimate, Eval, Sampler, Step};
+use crate::sampler::{Claims, Entry, Estimate, Eval, Gaussian, Invert, Moments, Sampler, Step};
 use crate::state::State;
 
 pub(crate) const CARD: Card = Card {
@@ -82,20 +82,47 @@ impl Sampler for Ddim {
         step: &Step<'_>,
         noise: &mut dyn Noise,
     ) -> Result<State> {
-        let (from, to) = (step.from, landing(step, self.even));
-        let Estimate { x0, before, apart } = eval.estimate(&x, from)?;
-        let c = (from.lambda() - to.lambda()).exp();
-        let std = self.eta * to.sigma * (1.0 - c * c).sqrt();
-        let eps = eps_of(&x, &apart.unwrap_or(before), from);
-        let mean = x0 * to.alpha + eps * (to.sigma * to.sigma - std * std).max(0.0).sqrt();
-        if std == 0.0 {
-            return Ok(mean);
-        }
-        Ok(mean.clone() + noise.over(&mean, from.sigma_edm(), to.sigma_edm())? * std)
+        self.moments(eval, &x, step)?.drawn(step.from, noise)
     }
 
     fn fork(&self) -> Box<dyn Sampler> {
         Box::new(self.clone())
+    }
+
+    fn invertible(&mut self) -> Option<&mut dyn Invert> {
+        if self.eta == 0.0 { Some(self) } else { None }
+    }
+
+    fn gaussian(&mut self) -> Option<&mut dyn Gaussian> {
+        Some(self)
+    }
+}
+
+impl Gaussian for Ddim {
+    fn moments(&mut self, eval: &mut dyn Eval, x: &State, step: &Step<'_>) -> Result<Moments> {
+        let (from, to) = (step.from, landing(step, self.even));
+        let Estimate { x0, before, apart } = eval.estimate(x, from)?;
+        let c = (from.lambda() - to.lambda()).exp();
+        let std = self.eta * to.sigma * (1.0 - c * c).sqrt();
+        let eps = eps_of(x, &apart.unwrap_or(before), from);
+        let mean = x0 * to.alpha + eps * (to.sigma * to.sigma - std * std).max(0.0).sqrt();
+        Ok(Moments { mean, std, to })
+    }
+}
+
+/// DDIM inversion: the step's noise is asked for where the step would land, told the level that it
+/// came from, and taken for that of the unknown start. What is wrong with it is of the order of the
+/// step; [`crate::sampler::coupled`] has steps that are undone exactly.
+impl Invert for Ddim {
+    fn unstep(&mut self, eval: &mut dyn Eval, x: State, step: &Step<'_>) -> Result<State> {
+        let (from, to) = (step.from, landing(step, self.even));
+        if to.alpha == 0.0 {
+            return Err(Error::unsupported("ddim", "a state that holds some signal"));
+        }
+        let Estimate { before, apart, .. } = eval.estimate(&x, from)?;
+        let eps = eps_of(&x, &apart.unwrap_or(before), from);
+        let x0 = (x - eps.clone() * to.sigma) * (1.0 / to.alpha);
+        Ok(x0 * from.alpha + eps * from.sigma)
     }
 }
 

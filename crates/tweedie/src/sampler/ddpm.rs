@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::{Card, Seam, defaults_of};
 use crate::error::Result;
 use crate::noise::Noise;
-use crate::sampler::{Claims, Entry, Eval, Sampler, Step};
+use crate::sampler::{Claims, Entry, Eval, Gaussian, Moments, Sampler, Step};
 use crate::state::State;
 
 pub(crate) const CARD: Card = Card {
@@ -77,25 +77,35 @@ impl Sampler for Ddpm {
         step: &Step<'_>,
         noise: &mut dyn Noise,
     ) -> Result<State> {
+        self.moments(eval, &x, step)?.drawn(step.from, noise)
+    }
+
+    fn fork(&self) -> Box<dyn Sampler> {
+        Box::new(self.clone())
+    }
+
+    fn gaussian(&mut self) -> Option<&mut dyn Gaussian> {
+        Some(self)
+    }
+}
+
+impl Gaussian for Ddpm {
+    fn moments(&mut self, eval: &mut dyn Eval, x: &State, step: &Step<'_>) -> Result<Moments> {
         let (from, to) = (step.from, step.to);
-        let x0 = eval.at(&x, from)?;
+        let x0 = eval.at(x, from)?;
         let c = (-step.h()).exp();
         let share = 1.0 - c * c;
-        let mean = x0 * (to.alpha * share) + x * (c * to.sigma / from.sigma);
+        let mean = x0 * (to.alpha * share) + x.clone() * (c * to.sigma / from.sigma);
         let noisy = self.noisy_end && from.t > 0.0 && self.variance == Variance::Large;
         if to.sigma == 0.0 && !noisy {
-            return Ok(mean);
+            return Ok(Moments { mean, std: 0.0, to });
         }
         let std = share.sqrt()
             * match self.variance {
                 Variance::Small => to.sigma,
                 Variance::Large => from.sigma,
             };
-        Ok(mean.clone() + noise.over(&mean, from.sigma_edm(), to.sigma_edm())? * std)
-    }
-
-    fn fork(&self) -> Box<dyn Sampler> {
-        Box::new(self.clone())
+        Ok(Moments { mean, std, to })
     }
 }
 

@@ -21,7 +21,9 @@ use crate::catalog::{Card, Seam, defaults_of};
 use crate::error::Result;
 use crate::noise::Noise;
 use crate::prediction::eps_of;
-use crate::sampler::{Claims, Entry, Estimate, Eval, Sampler, Step, at_least_zero};
+use crate::sampler::{
+    Claims, Entry, Estimate, Eval, Gaussian, Moments, Sampler, Step, at_least_zero,
+};
 use crate::state::State;
 
 pub(crate) const CARD: Card = Card {
@@ -92,22 +94,27 @@ impl Sampler for EulerAncestral {
         step: &Step<'_>,
         noise: &mut dyn Noise,
     ) -> Result<State> {
-        let (from, to) = (step.from, step.to);
-        let Estimate { x0, apart, .. } = eval.estimate(&x, from)?;
-        let eps = eps_of(&x, apart.as_ref().unwrap_or(&x0), from);
-        let ratio = (-step.h()).exp();
-        let up = to.sigma * (self.eta * (1.0 - ratio * ratio).sqrt()).min(1.0);
-        let down = (to.sigma * to.sigma - up * up).max(0.0).sqrt();
-        let mean = x0 * to.alpha + eps * down;
-        if up * self.s_noise == 0.0 {
-            return Ok(mean);
-        }
-        Ok(mean.clone()
-            + noise.over(&mean, from.sigma_edm(), to.sigma_edm())? * (up * self.s_noise))
+        self.moments(eval, &x, step)?.drawn(step.from, noise)
     }
 
     fn fork(&self) -> Box<dyn Sampler> {
         Box::new(self.clone())
+    }
+
+    fn gaussian(&mut self) -> Option<&mut dyn Gaussian> {
+        Some(self)
+    }
+}
+
+impl Gaussian for EulerAncestral {
+    fn moments(&mut self, eval: &mut dyn Eval, x: &State, step: &Step<'_>) -> Result<Moments> {
+        let (from, to) = (step.from, step.to);
+        let Estimate { x0, apart, .. } = eval.estimate(x, from)?;
+        let eps = eps_of(x, apart.as_ref().unwrap_or(&x0), from);
+        let ratio = (-step.h()).exp();
+        let up = to.sigma * (self.eta * (1.0 - ratio * ratio).sqrt()).min(1.0);
+        let down = (to.sigma * to.sigma - up * up).max(0.0).sqrt();
+        Ok(Moments { mean: x0 * to.alpha + eps * down, std: up * self.s_noise, to })
     }
 }
 

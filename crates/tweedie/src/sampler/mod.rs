@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 pub mod blend;
+pub mod coupled;
 pub mod ddim;
 pub mod ddpm;
 pub mod deis;
@@ -15,6 +16,7 @@ pub mod dpmpp_2m;
 pub mod dpmpp_2m_sde;
 pub mod dpmpp_2s_ancestral;
 pub mod dpmpp_sde;
+pub mod encode;
 pub mod er_sde;
 pub mod euler;
 pub mod euler_ancestral;
@@ -39,6 +41,7 @@ pub mod ts_sampler;
 pub mod unipc;
 
 pub use blend::Blend;
+pub use coupled::Coupled;
 pub use ddim::Ddim;
 pub use ddpm::Ddpm;
 pub use deis::Deis;
@@ -51,6 +54,7 @@ pub use dpmpp_2m::Dpmpp2m;
 pub use dpmpp_2m_sde::Dpmpp2mSde;
 pub use dpmpp_2s_ancestral::Dpmpp2sAncestral;
 pub use dpmpp_sde::DpmppSde;
+pub use encode::Encode;
 pub use er_sde::ErSde;
 pub use euler::Euler;
 pub use euler_ancestral::EulerAncestral;
@@ -220,6 +224,11 @@ pub trait Sampler: Debug + Send {
     fn invertible(&mut self) -> Option<&mut dyn Invert> {
         None
     }
+
+    /// The step as a mean and a standard deviation, where it is one Gaussian draw.
+    fn gaussian(&mut self) -> Option<&mut dyn Gaussian> {
+        None
+    }
 }
 
 /// A sampler that can walk the other way.
@@ -232,11 +241,49 @@ pub trait Invert {
     fn unstep(&mut self, eval: &mut dyn Eval, x: State, step: &Step<'_>) -> Result<State>;
 }
 
+/// A step before its noise is drawn: `x_to = mean + std z`.
+#[derive(Clone, Debug)]
+pub struct Moments {
+    /// The mean.
+    pub mean: State,
+    /// The standard deviation, the same for every number; 0 is a step that draws nothing.
+    pub std: f64,
+    /// The level that is landed on.
+    pub to: Level,
+}
+
+impl Moments {
+    /// The step with its draw.
+    ///
+    /// # Errors
+    ///
+    /// What the source of noise says.
+    pub fn drawn(self, from: Level, noise: &mut dyn Noise) -> Result<State> {
+        if self.std == 0.0 {
+            return Ok(self.mean);
+        }
+        let z = noise.over(&self.mean, from.sigma_edm(), self.to.sigma_edm())?;
+        Ok(self.mean + z * self.std)
+    }
+}
+
+/// A sampler whose step is one Gaussian draw. Who knows where a step went can solve for its noise:
+/// `z = (x_to - mean) / std`.
+pub trait Gaussian {
+    /// Mean and standard deviation of the step from `x`.
+    ///
+    /// # Errors
+    ///
+    /// What the evaluation says.
+    fn moments(&mut self, eval: &mut dyn Eval, x: &State, step: &Step<'_>) -> Result<Moments>;
+}
+
 /// A sampler of the catalogue.
 pub type Entry = Made<dyn Sampler>;
 
 /// Every sampler.
 pub(crate) const ENTRIES: &[Entry] = &[
+    coupled::ENTRY,
     ddim::ENTRY,
     ddpm::ENTRY,
     deis::ENTRY,

@@ -20,7 +20,7 @@ mod task;
 
 pub use names::{Named, aliases, resolve_grid, resolve_sampler};
 pub use part::PartSpec;
-pub use task::{Control, Task, Upscale};
+pub use task::{Control, Edit, Task, Upscale};
 
 /// The type that a network computes in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -366,6 +366,10 @@ impl Spec {
         }
         if let Some(tile) = self.vae_tile.filter(|t| *t > limits.side) {
             return Err(Error::setting("vae_tile", format!("{tile}, at most {}", limits.side)));
+        }
+        if self.noise.is_some() && self.task.edit.is_some() {
+            let why = "an edit begins with what its picture is inverted to";
+            return Err(Error::setting("noise", why));
         }
         self.task.validate(limits)?;
         self.check_names()?;

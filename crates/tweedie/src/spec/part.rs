@@ -18,7 +18,7 @@ const LONGEST: usize = 65_536;
 /// In JSON it is the plain name where nothing is set, else an object whose `name` stands beside the
 /// settings: `{"name": "ddim", "eta": 0.5}`; the text form is read there too. Values are numbers,
 /// booleans, words, quoted text or lists of these in brackets.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PartSpec {
     /// The method's id or an alias.
     pub name: String,

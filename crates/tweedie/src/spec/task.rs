@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::spec::{Limits, SourceFile};
+use crate::spec::{Limits, PartSpec, SourceFile};
 
 /// The task: text to image where everything is empty.
 ///
@@ -21,6 +21,10 @@ pub struct Task {
     /// is grey: an autoencoder changes every pixel a little. The default is no, as in diffusers.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub keep: bool,
+    /// The picture inverted, and walked again as the prompt has it; the strength is the method's own
+    /// where nothing is said. A mask then says where the edit may be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edit: Option<Edit>,
     /// Pixels to paint beyond its borders: left, top, right, bottom.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extend: Option<[usize; 4]>,
@@ -39,6 +43,22 @@ pub struct Task {
     /// Control networks, each with its picture.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub controls: Vec<Control>,
+}
+
+/// An edit by inversion.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Edit {
+    /// The method ([`crate::edit`]), with its settings.
+    pub method: PartSpec,
+    /// What the picture shows: its caption, or the name of its class.
+    pub source: String,
+    /// The guidance weight of the source's side; the method's own where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_guidance: Option<f64>,
+    /// Whether it is walked as the source's caption has it, so that the picture comes back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reconstruct: bool,
 }
 
 /// A second pass: the result is enlarged, brought back towards noise and walked again.
@@ -99,12 +119,16 @@ impl Task {
                 ("mask", self.mask.is_some()),
                 ("extend", self.extend.is_some()),
                 ("strength", self.strength.is_some()),
+                ("edit", self.edit.is_some()),
                 ("image_guidance", self.image_guidance.is_some()),
             ] {
                 if there {
                     return Err(Error::setting(key, "it needs a picture to start from, `init`"));
                 }
             }
+        }
+        if let Some(edit) = &self.edit {
+            self.validate_edit(edit, limits)?;
         }
         if self.keep && (!self.repaints() || self.upscale.is_some()) {
             let why = "it puts back what a mask or an extension keeps, at the picture's own size";
@@ -149,6 +173,32 @@ impl Task {
             }
         }
         Ok(())
+    }
+
+    /// What an edit cannot go with, and its numbers.
+    fn validate_edit(&self, edit: &Edit, limits: &Limits) -> Result<()> {
+        for (key, there) in [
+            ("extend", self.extend.is_some()),
+            ("image_guidance", self.image_guidance.is_some()),
+            ("upscale", self.upscale.is_some()),
+            ("controls", !self.controls.is_empty()),
+        ] {
+            if there {
+                let why = "it does not go with an edit, which inverts the picture as it is";
+                return Err(Error::setting(key, why));
+            }
+        }
+        if edit.source.len() > limits.prompt {
+            let why = format!("{} characters, at most {}", edit.source.len(), limits.prompt);
+            return Err(Error::setting("source", why));
+        }
+        match edit.source_guidance {
+            Some(weight) if !weight.is_finite() || weight.abs() > limits.guidance => {
+                let why = format!("{weight} is not a finite number of at most {}", limits.guidance);
+                Err(Error::setting("source_guidance", why))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -208,6 +258,14 @@ mod tests {
             ("`mask`: `../m` is a path", |t| t.mask = Some(file("../m"))),
             ("`init`", |t| t.init.as_mut().unwrap().hash = "x".into()),
             ("`keep`: it puts back", |t| t.keep = true),
+            ("`upscale`: it does not go with", |t| {
+                t.edit = Some(Edit::default());
+                t.upscale = Some(Upscale { factor: 2.0, strength: 0.5 });
+            }),
+            ("`source_guidance`: NaN", |t| {
+                t.edit = Some(Edit { source_guidance: Some(f64::NAN), ..Edit::default() });
+            }),
+            ("`edit`: it needs", |t| (t.init, t.edit) = (None, Some(Edit::default()))),
             ("`keep`: it puts back", |t| {
                 (t.mask, t.keep) = (Some(file("m.png")), true);
                 t.upscale = Some(Upscale { factor: 2.0, strength: 0.5 });

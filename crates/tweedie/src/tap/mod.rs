@@ -9,12 +9,14 @@ use crate::catalog::{Card, Made};
 use crate::denoiser::Row;
 use crate::error::Result;
 
+pub mod attention_control;
 mod feature;
 mod only;
 pub mod record;
 pub mod replace;
 pub mod skip;
 
+pub use attention_control::AttentionControl;
 pub use feature::{Feature, Features};
 pub use only::Only;
 pub use record::{Record, Recorder};
@@ -221,7 +223,8 @@ impl SharedTap {
 pub type Entry = Made<dyn Tap>;
 
 /// Every tap.
-pub(crate) const ENTRIES: &[Entry] = &[record::ENTRY, replace::ENTRY, skip::ENTRY];
+pub(crate) const ENTRIES: &[Entry] =
+    &[attention_control::ENTRY, record::ENTRY, replace::ENTRY, skip::ENTRY];
 
 /// Every tap of the catalogue, by id.
 pub fn entries() -> &'static [Entry] {

@@ -4,6 +4,8 @@
 use tweedie::catalog::{Made, Seam};
 use tweedie::spec::PartSpec;
 
+mod edit;
+mod edit_pairs;
 mod grid;
 mod guide;
 mod oracle;
@@ -84,6 +86,9 @@ const TESTS: &[&str] = &[
     "fork and select",
     "noise",
     "ends",
+    "reconstruction",
+    "edit",
+    "mask",
 ];
 
 #[test]
@@ -97,6 +102,7 @@ fn known_failures_name_tests_that_exist() {
         all(tweedie::sampler::entries()),
         all(tweedie::guide::entries()),
         all(tweedie::tap::entries()),
+        all(tweedie::edit::entries()),
     ];
     for test in named.concat() {
         assert!(TESTS.contains(&test), "known_failures names `{test}`, which does not exist");
@@ -122,4 +128,5 @@ fn lists_are_in_order_and_defaults_can_be_read() {
     check(tweedie::sampler::entries(), Seam::Sampler);
     check(tweedie::guide::entries(), Seam::Guide);
     check(tweedie::tap::entries(), Seam::Tap);
+    check(tweedie::edit::entries(), Seam::Edit);
 }

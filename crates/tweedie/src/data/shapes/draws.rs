@@ -14,6 +14,8 @@ pub(super) enum Purpose {
     Noise,
     /// A shift of a picture's colours.
     Shift,
+    /// A change of a scene; the number is that of its kind.
+    Change(u8),
 }
 
 /// A stream of numbers that is a function of (seed, index, purpose) alone.
@@ -28,6 +30,7 @@ impl Draws {
             Purpose::Caption => 0x200,
             Purpose::Noise => 0x300,
             Purpose::Shift => 0x400,
+            Purpose::Change(kind) => 0x500 + u64::from(kind),
         };
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());

@@ -18,6 +18,7 @@
 mod asked;
 mod attribute;
 mod caption;
+mod change;
 mod draws;
 mod outline;
 mod parse;
@@ -32,6 +33,7 @@ mod split;
 pub use asked::{Asked, AskedObject};
 pub use attribute::{Background, Colour, Place, Relation, Shape, Size};
 pub use caption::Caption;
+pub use change::{Change, ChangeKind};
 pub use parse::vocabulary;
 pub use picture::Picture;
 pub use reader::{LEAST_SIMILARITY, Reading, Why, read};

@@ -158,7 +158,7 @@ fn place(draws: &mut Draws, kinds: &[(Shape, Colour)]) -> Vec<Object> {
 }
 
 /// Whether every object can be recognised: kinds differ, equal colours keep apart, little is hidden.
-fn is_clear(scene: &Scene) -> bool {
+pub(super) fn is_clear(scene: &Scene) -> bool {
     let objects = &scene.objects;
     for (i, a) in objects.iter().enumerate() {
         for b in &objects[..i] {

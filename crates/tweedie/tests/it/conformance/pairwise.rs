@@ -15,7 +15,9 @@ use tweedie::prediction::Prediction;
 use tweedie::run::{Parts, Run, Unwatched};
 use tweedie::spec::PartSpec;
 use tweedie::state::State;
-use tweedie::tap::{Record, Recorder, Replace, SharedTap, record, replace};
+use tweedie::tap::{
+    AttentionControl, Record, Recorder, Replace, SharedTap, attention_control, record, replace,
+};
 use tweedie::{Error, Result, grid, guide, process, sampler, tap};
 
 use super::tiny::{Tiny, start};
@@ -27,7 +29,7 @@ const BATCH: usize = 2;
 const SEAMS: [&str; 6] = ["process", "grid", "prediction", "sampler", "guide", "tap"];
 
 /// The parts of every seam, read from the catalogue.
-fn values() -> [Vec<&'static str>; 6] {
+pub(super) fn values() -> [Vec<&'static str>; 6] {
     fn ids<T: ?Sized>(entries: &'static [tweedie::catalog::Made<T>]) -> Vec<&'static str> {
         entries.iter().map(|e| e.card.id).collect()
     }
@@ -106,7 +108,7 @@ impl Named {
     }
 }
 
-fn guides(name: &str, weak: &Arc<dyn Denoiser>) -> Result<Vec<Box<dyn Guide>>> {
+pub(super) fn guides(name: &str, weak: &Arc<dyn Denoiser>) -> Result<Vec<Box<dyn Guide>>> {
     let made = |name: &str| PartSpec::named(name).make(guide::entries(), Seam::Guide);
     Ok(match name {
         "none" => Vec::new(),
@@ -160,6 +162,12 @@ fn run(case: &Named) -> Result<(State, usize)> {
     let recorder = || SharedTap::new(Recorder::new(record::Settings::default(), &record));
     let taps = match case.0[5] {
         "none" => Vec::new(),
+        "attention-control" => {
+            // Row 1 has the attention of row 0.
+            let settings = attention_control::Settings { own: 1.0, ..Default::default() };
+            let control = AttentionControl::new(settings, vec![(0, 1)], None, 0)?;
+            vec![SharedTap::new(control)]
+        }
         "record" => vec![recorder()],
         "replace" => {
             end(case, &[recorder()], 1000)?;
@@ -257,9 +265,14 @@ const REASONS: &[(&str, &str)] = &[
     ),
     ("a weak model", "a spec names one model; the weak one is an argument"),
     ("a record of another run", "a spec describes one run; the record is an argument"),
+    ("two walks side by side", "which rows are pairs, and of which words, is an argument"),
+    (
+        "a walk of its own: the source's walks beside",
+        "the guide tells one noise apart for the whole state, and here two walks share it",
+    ),
 ];
 
-fn reason(error: &Error) -> Option<&'static str> {
+pub(super) fn reason(error: &Error) -> Option<&'static str> {
     let Error::Unsupported { needs, .. } = error else { return None };
     REASONS.iter().find(|(what, _)| needs.contains(what)).map(|(_, why)| *why)
 }

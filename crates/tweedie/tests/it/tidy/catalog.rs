@@ -11,16 +11,28 @@ use super::report;
 use super::tree::{self, Source};
 
 /// Folders of the library whose files are methods of the catalogue, each with its card.
-const SEAM_FOLDERS: &[&str] =
-    &["grid", "guide", "process", "sampler", "tap", "train/level_sampling", "train/weighting"];
+const SEAM_FOLDERS: &[&str] = &[
+    "edit",
+    "grid",
+    "guide",
+    "process",
+    "sampler",
+    "tap",
+    "train/level_sampling",
+    "train/weighting",
+];
 
 /// Files in those folders that are no method, and what they are.
 const NO_METHOD: &[(&str, &str)] = &[
+    ("edit/branches.rs", "two walks in one batch"),
+    ("edit/reverse.rs", "what inversions by undone steps have in common"),
+    ("edit/taped.rs", "what inversions into noises have in common"),
     ("grid/spaced.rs", "what grids of sigmas have in common"),
     ("guide/guided.rs", "a guide around a denoiser"),
     ("guide/memory.rs", "what a guide remembers of a row"),
     ("guide/weakened.rs", "what guides by a weakened pass have in common"),
     ("sampler/blend.rs", "any sampler with a part of the state kept, which no spec can hold"),
+    ("sampler/encode.rs", "any sampler led along a given path, which no spec can hold"),
     ("sampler/multistep.rs", "what linear multistep methods have in common"),
     ("sampler/stride.rs", "where an even stride of a table lands"),
     ("sampler/testing.rs", "one number through a step or a run, for tests"),
