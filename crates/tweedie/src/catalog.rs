@@ -20,14 +20,23 @@ pub enum Seam {
     Guide,
     /// Runs around a site inside a network.
     Tap,
+    /// Finds the settings of a run before it.
+    Tune,
     /// What training minimises, and its parts.
     Objective,
 }
 
 impl Seam {
     /// Every seam, in reading order.
-    pub const ALL: [Self; 6] =
-        [Self::Process, Self::Grid, Self::Sampler, Self::Guide, Self::Tap, Self::Objective];
+    pub const ALL: [Self; 7] = [
+        Self::Process,
+        Self::Grid,
+        Self::Sampler,
+        Self::Guide,
+        Self::Tap,
+        Self::Tune,
+        Self::Objective,
+    ];
 
     /// Its name: the folder, the flag and the key in a spec.
     pub fn name(self) -> &'static str {
@@ -37,6 +46,7 @@ impl Seam {
             Self::Sampler => "sampler",
             Self::Guide => "guide",
             Self::Tap => "tap",
+            Self::Tune => "tune",
             Self::Objective => "objective",
         }
     }
@@ -146,5 +156,6 @@ pub fn cards() -> impl Iterator<Item = &'static Card> {
         .chain(crate::sampler::cards())
         .chain(crate::guide::cards())
         .chain(crate::tap::cards())
+        .chain(crate::tune::cards())
         .chain(crate::train::cards())
 }

@@ -10,3 +10,5 @@ mod convert;
 mod forward;
 #[cfg(test)]
 mod tasks;
+#[cfg(test)]
+mod tune;

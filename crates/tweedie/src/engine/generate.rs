@@ -358,8 +358,17 @@ fn parts_of<'m>(
     let grid = spec.grid.as_ref().unwrap_or(&model.grid);
     let levels = grid.make(grid::entries(), Seam::Grid)?.levels(process, spec.steps)?;
     let guides = spec.guide_parts()?;
-    let guides =
-        model.corrections.iter().chain(&guides).map(|g| g.make(guide::entries(), Seam::Guide));
+    let guides = model.corrections.iter().chain(&guides).map(|part| {
+        let mut guide = part.make(guide::entries(), Seam::Guide)?;
+        if guide.wants_second() {
+            let Some(second) = &model.second else {
+                let needs = "a second model, which the run does not name (`--second`)";
+                return Err(Error::unsupported(&part.name, needs));
+            };
+            guide.give_second(second.denoiser.clone());
+        }
+        Ok(guide)
+    });
     let taps =
         spec.taps.iter().map(|t| t.make(tap::entries(), Seam::Tap).map(tap::SharedTap::boxed));
     let seeds = (first..last).map(|k| spec.seed.wrapping_add(k as u64));
