@@ -121,16 +121,32 @@ pub(crate) fn place(id: &str) -> PathBuf {
     root().join("crates/tweedie-lab/results").join(format!("{id}.json"))
 }
 
+/// Files beside the checks that some of them share, and the weights that they stand on; each check
+/// depends on those that it names.
+const HELPERS: &[(&str, &[&str])] = &[("fashion", crate::check::fashion::WEIGHTS)];
+
 /// The hashes of everything that a check depends on, as they are now.
 pub(crate) fn hashes(check: &Check) -> Result<BTreeMap<String, String>> {
     let mut files = vec![check.file.to_owned(), "crates/tweedie-lab/src/check/world.rs".to_owned()];
     collect(card(check)?, &mut files);
     let mut hashes = BTreeMap::new();
+    let own = std::fs::read_to_string(root().join(check.file.replace('\\', "/")));
+    for (helper, weights) in HELPERS {
+        if !own.as_ref().is_ok_and(|code| code.contains(&format!("{helper}::"))) {
+            continue;
+        }
+        files.push(format!("crates/tweedie-lab/src/check/{helper}.rs"));
+        for file in *weights {
+            let path = root().join(file);
+            let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+            hashes.insert((*file).to_owned(), hash(&bytes));
+        }
+    }
     for file in files {
         let file = file.replace('\\', "/");
         let path = root().join(&file);
         let code = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        hashes.insert(file, hash(&tokens(&code)));
+        hashes.insert(file, hash(tokens(&code).as_bytes()));
     }
     Ok(hashes)
 }
@@ -140,8 +156,8 @@ fn collect(card: &Card, files: &mut Vec<String>) {
     card.parts.iter().for_each(|part| collect(part, files));
 }
 
-fn hash(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+fn hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Writes a record, whole or not at all.
