@@ -17,6 +17,7 @@ NETWORKS = [
     "UNet2DConditionModel",
     "ControlNetModel",
     "DiTTransformer2DModel",
+    "PixArtTransformer2DModel",
     "Transformer2DModel",
     "AutoencoderKL",
     "AutoencoderTiny",

@@ -73,6 +73,18 @@ DIT = {
     "num_embeds_ada_norm": 5,
 }
 
+PIXART = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 8,
+    "in_channels": 4,
+    "out_channels": 8,
+    "num_layers": 2,
+    "sample_size": 8,
+    "patch_size": 2,
+    "cross_attention_dim": 16,
+    "caption_channels": 12,
+}
+
 # The class, its settings, the size of the input and what else goes in.
 CASES = {
     "unet2d_plain": ("UNet2DModel", {**UNET}, (3, 8, 8), {}),
@@ -145,6 +157,14 @@ CASES = {
     ),
     "dit_plain": ("DiTTransformer2DModel", {**DIT}, (3, 8, 8), {"class": [0, 4, 5]}),
     "dit_larger": ("DiTTransformer2DModel", {**DIT, "attention_bias": False}, (2, 12, 12), {"class": [1, 2]}),
+    "pixart_plain": ("PixArtTransformer2DModel", {**PIXART}, (3, 8, 8), {"context": 5}),
+    "pixart_larger_masked": (
+        "PixArtTransformer2DModel",
+        {**PIXART, "attention_bias": False, "interpolation_scale": 2, "caption_channels": None,
+         "cross_attention_dim": 12, "out_channels": None},
+        (2, 12, 8),
+        {"context": 5, "mask": True},
+    ),
 }
 
 
@@ -293,7 +313,8 @@ def inputs_of(size, extra, config, generator):
     if "vector" in extra:
         inputs["vector"] = torch.randn(batch, extra["vector"], generator=generator)
     if "context" in extra:
-        inputs["context"] = torch.randn(batch, extra["context"], config["cross_attention_dim"], generator=generator)
+        told = config.get("caption_channels") or config["cross_attention_dim"]
+        inputs["context"] = torch.randn(batch, extra["context"], told, generator=generator)
     if "mask" in extra:
         mask = torch.ones(batch, extra["context"])
         mask[0, 3:] = 0
@@ -338,7 +359,7 @@ def denoiser(model, inputs, extra, config):
         kwargs["class_labels"] = inputs["class"]
     elif config.get("class_embed_type") == "identity":
         kwargs["class_labels"] = inputs["vector"]
-    y = model(inputs["x"], inputs["time"], **kwargs).sample
+    y = model(inputs["x"], timestep=inputs["time"], **kwargs).sample
     for hook in hooks:
         hook.remove()
     return {"y": y, **{f"at.{k}": v for k, v in seen.items()}}

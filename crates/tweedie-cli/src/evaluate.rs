@@ -6,10 +6,10 @@ use anyhow::{Result, bail};
 use tweedie::data::sets::{self, Split};
 use tweedie::engine::{Engine, Measured, Model, evaluate_captions, evaluate_classes};
 use tweedie::eval::Report;
-use tweedie::spec::{Limits, Spec, resolve_grid, resolve_sampler};
+use tweedie::spec::{Limits, Spec, resolve_sampler};
 
-use crate::output;
 use crate::progress::{self, Watcher};
+use crate::{grid, output};
 
 /// Measure a model against real data.
 ///
@@ -34,9 +34,15 @@ pub(crate) struct Args {
     /// How to step.
     #[arg(short, long)]
     sampler: Option<String>,
-    /// Which levels to stop at.
+    /// Which levels to stop at: a name, or a file of `tweedie tune`.
     #[arg(short, long)]
     grid: Option<String>,
+    /// Guides, outermost first.
+    #[arg(long)]
+    guide: Vec<String>,
+    /// A second model of the same data, for guides that ask one: `t-stitch`, `autoguidance`.
+    #[arg(long, value_name = "MODEL")]
+    second: Option<String>,
     /// The guidance weight.
     #[arg(long)]
     guidance: Option<f64>,
@@ -62,7 +68,10 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let engine = Engine::cpu(args.threads)?;
-    let model = Model::open(&args.model, engine.device())?;
+    let mut model = Model::open(&args.model, engine.device())?;
+    if let Some(second) = &args.second {
+        model = model.with_second(&Model::open(second, engine.device())?)?;
+    }
     let captions = model.text.is_some();
     if !captions && model.classes.is_none() {
         bail!("{}: takes neither classes nor captions; there is nothing to ask it", model.name);
@@ -118,8 +127,9 @@ fn spec(args: &Args, model: &Model, steps: usize, count: usize) -> Result<Spec> 
         ..Spec::default()
     };
     if let Some(grid) = &args.grid {
-        spec.grid = Some(resolve_grid(&grid.parse()?)?);
+        spec.grid = Some(grid::read(grid)?.0);
     }
+    spec.guides = args.guide.iter().map(|g| g.parse()).collect::<Result<_, _>>()?;
     if let Some(sampler) = &args.sampler {
         let (sampler, grid) = resolve_sampler(&sampler.parse()?)?;
         spec.sampler = sampler;

@@ -10,12 +10,12 @@ use tweedie::hub::TensorFile;
 use tweedie::media::{Format, RECORD, decode_texts};
 use tweedie::noise::Rng;
 use tweedie::prompt::Emphasis;
-use tweedie::spec::{Limits, Spec, resolve_grid, resolve_sampler};
+use tweedie::spec::{Limits, Spec, resolve_sampler};
 
 use crate::demands::{Demands, Memory, Stored, measured};
 use crate::progress::{self, Watcher};
 use crate::save::{Target, save, save_latents};
-use crate::{adapt, aliases, demo, output, parts, task};
+use crate::{adapt, aliases, demo, grid, output, parts, task};
 
 /// Make pictures.
 ///
@@ -71,9 +71,13 @@ pub(crate) struct Args {
     /// How to step from noise to picture; the model's own where nothing is said.
     #[arg(long, visible_alias = "sampling-method")]
     sampler: Option<String>,
-    /// Which levels to stop at; the model's own where nothing is said.
+    /// Which levels to stop at: a name, or a file of `tweedie tune`; the model's own where nothing is
+    /// said.
     #[arg(short, long, visible_alias = "scheduler")]
     grid: Option<String>,
+    /// A second model of the same data, for guides that ask one: `t-stitch`, `autoguidance`.
+    #[arg(long, value_name = "MODEL")]
+    second: Option<String>,
     /// Steps.
     #[arg(long)]
     steps: Option<usize>,
@@ -204,6 +208,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let opened = parts.open()?;
     let needs = measured(&args.demands(), &mut spec, &opened)?;
     let mut model = args.adapters.put(engine.open_folder(opened.folder)?, &mut spec)?;
+    if let Some(second) = &args.second {
+        model = model.with_second(&engine.open(second)?)?;
+    }
     if args.from.is_some() {
         announce(&spec);
     }
@@ -289,7 +296,9 @@ fn asked(args: &Args) -> Result<(String, Spec)> {
         spec.emphasis = name.parse()?;
     }
     if let Some(grid) = &args.grid {
-        spec.grid = Some(resolve_grid(&grid.parse()?)?);
+        let (grid, steps) = grid::read(grid)?;
+        spec.grid = Some(grid);
+        spec.steps = args.steps.or(steps).unwrap_or(spec.steps);
     }
     if let Some(sampler) = &args.sampler {
         let (sampler, grid) = resolve_sampler(&sampler.parse()?)?;

@@ -16,6 +16,7 @@ mod edit;
 mod evaluate;
 mod forward;
 mod generate;
+mod grid;
 mod inspect;
 mod methods;
 mod output;
@@ -25,6 +26,7 @@ mod save;
 mod serve;
 mod task;
 mod train;
+mod tune;
 
 /// An engine for diffusion models: opens the models that people have, and combines published
 /// methods.
@@ -52,6 +54,8 @@ enum Command {
     Train(train::Args),
     /// Measure a model against real data.
     Evaluate(evaluate::Args),
+    /// Search the times that a run of few steps stops at.
+    Tune(tune::Args),
     /// List the methods that can be combined, with their settings.
     Methods(methods::Args),
     /// Say what a model folder or a file of weights holds.
@@ -83,6 +87,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Methods(args) => methods::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 use tweedie::catalog::{Card, Made, Seam};
-use tweedie::{edit, grid, guide, process, sampler, tap};
+use tweedie::{edit, grid, guide, process, sampler, tap, tune};
 
 use crate::output;
 
@@ -11,7 +11,7 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Show one method, or the methods of one seam: process, grid, sampler, guide, tap,
-    /// edit.
+    /// edit, tune.
     name: Option<String>,
     /// Print as JSON.
     #[arg(long)]
@@ -33,6 +33,7 @@ fn rows() -> Vec<Row> {
         .chain(of(guide::entries()))
         .chain(of(tap::entries()))
         .chain(of(edit::entries()))
+        .chain(of(tune::entries()))
         .collect()
 }
 

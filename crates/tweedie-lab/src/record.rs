@@ -135,7 +135,11 @@ pub(crate) fn hashes(check: &Check) -> Result<BTreeMap<String, String>> {
         if file.contains("/check/") {
             files.extend(worlds(&file, &code).filter(|world| !hashes.contains_key(world)));
             for model in models(&code) {
-                let weights = tweedie::hub::Folder::resolve(model)?.sha256()?;
+                let place = match model.starts_with("builtin:") {
+                    true => model.to_owned(),
+                    false => root().join(model).display().to_string(),
+                };
+                let weights = tweedie::hub::Folder::resolve(&place)?.sha256()?;
                 hashes.insert(model.to_owned(), weights);
             }
         }
@@ -152,9 +156,10 @@ fn worlds<'a>(file: &'a str, code: &'a str) -> impl Iterator<Item = String> + 'a
     files.filter(|file| !file.ends_with("/mod.rs") && root().join(file).is_file())
 }
 
-/// The built-in models that code names.
+/// The models that code names: built-in ones, and those of the bench.
 fn models(code: &str) -> impl Iterator<Item = &str> {
-    code.split('"').filter(|text| text.starts_with("builtin:") && !text.contains(' '))
+    let names = |text: &&str| text.starts_with("builtin:") || text.starts_with("models/bench/");
+    code.split('"').filter(names).filter(|text| !text.contains([' ', ',']))
 }
 
 fn collect(card: &Card, files: &mut Vec<String>) {

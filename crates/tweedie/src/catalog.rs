@@ -22,19 +22,22 @@ pub enum Seam {
     Tap,
     /// From a picture back to what it could have been made from, and forth again.
     Edit,
+    /// Finds the settings of a run before it.
+    Tune,
     /// What training minimises, and its parts.
     Objective,
 }
 
 impl Seam {
     /// Every seam, in reading order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Process,
         Self::Grid,
         Self::Sampler,
         Self::Guide,
         Self::Tap,
         Self::Edit,
+        Self::Tune,
         Self::Objective,
     ];
 
@@ -47,6 +50,7 @@ impl Seam {
             Self::Guide => "guide",
             Self::Tap => "tap",
             Self::Edit => "edit",
+            Self::Tune => "tune",
             Self::Objective => "objective",
         }
     }
@@ -157,5 +161,6 @@ pub fn cards() -> impl Iterator<Item = &'static Card> {
         .chain(crate::guide::cards())
         .chain(crate::tap::cards())
         .chain(crate::edit::cards())
+        .chain(crate::tune::cards())
         .chain(crate::train::cards())
 }

@@ -33,6 +33,7 @@ pub mod spec;
 pub mod state;
 pub mod tap;
 pub mod train;
+pub mod tune;
 pub mod weight;
 
 pub use error::{Error, Result};

@@ -12,3 +12,5 @@ mod edits;
 mod forward;
 #[cfg(test)]
 mod tasks;
+#[cfg(test)]
+mod tune;

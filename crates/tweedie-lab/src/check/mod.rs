@@ -13,17 +13,35 @@ use tweedie::catalog::{self, Card};
 
 use crate::record::{self, Record};
 
+mod autodiffusion;
+mod compose;
 mod ddim;
 mod dpmpp_2m;
 mod edict;
+mod evodiff;
+pub(crate) mod fashion;
+mod ghvb;
 pub(crate) mod pie;
 mod pndm;
 mod superdiff;
+mod t_stitch;
+mod ts_sampler;
 pub(crate) mod world;
 
 /// Every check, in the order of their ids.
-pub(crate) const CHECKS: &[Check] =
-    &[ddim::CHECK, dpmpp_2m::CHECK, edict::CHECK, pndm::CHECK, superdiff::CHECK];
+pub(crate) const CHECKS: &[Check] = &[
+    autodiffusion::CHECK,
+    compose::CHECK,
+    ddim::CHECK,
+    dpmpp_2m::CHECK,
+    edict::CHECK,
+    evodiff::CHECK,
+    ghvb::CHECK,
+    pndm::CHECK,
+    superdiff::CHECK,
+    t_stitch::CHECK,
+    ts_sampler::CHECK,
+];
 
 /// What is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

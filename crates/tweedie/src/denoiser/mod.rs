@@ -21,7 +21,7 @@ pub use batched::{Batched, Seat};
 pub use branches::evaluate_branches;
 pub use memo::Memo;
 pub use network::{Network, NetworkDenoiser, Scaling, TimeCode, Times};
-pub use pass::{Branch, Cost, Pass, Row};
+pub use pass::{Branch, Cost, Pass, Row, SecondOf};
 
 /// A network that says what the clean sample was.
 pub trait Denoiser: Send + Sync {

@@ -21,6 +21,35 @@ pub enum Branch {
     Weak,
     /// One of several conditions of a composition.
     Part(u16),
+    /// The same branch of a second model.
+    Second(SecondOf),
+}
+
+/// Which branch of a second model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SecondOf {
+    /// With the condition.
+    Cond,
+    /// Without it, or with the negative one.
+    Uncond,
+    /// With a weaker or perturbed network.
+    Weak,
+    /// One of several conditions of a composition.
+    Part(u16),
+}
+
+impl Branch {
+    /// The same branch of a second model.
+    #[must_use]
+    pub fn of_second(self) -> Self {
+        Self::Second(match self {
+            Self::Cond => SecondOf::Cond,
+            Self::Uncond => SecondOf::Uncond,
+            Self::Weak => SecondOf::Weak,
+            Self::Part(part) => SecondOf::Part(part),
+            Self::Second(same) => same,
+        })
+    }
 }
 
 /// One row of a call: a request at one of its steps.

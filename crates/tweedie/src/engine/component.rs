@@ -12,10 +12,11 @@ use crate::hub::folder::{Component, Folder};
 use crate::hub::{Wanted, config};
 use crate::model::config::{
     AutoencoderKlConfig, AutoencoderTinyConfig, ClipTextConfig, Config, ControlNetConfig,
-    DitConfig, Transformer2DConfig, UNet2DConditionConfig, UNet2DConfig,
+    DitConfig, PixArtConfig, Transformer2DConfig, UNet2DConditionConfig, UNet2DConfig,
 };
 use crate::model::{
-    Autoencoder, AutoencoderKl, AutoencoderTiny, ClipText, ControlNet, DiT, UNet2D, UNet2DCondition,
+    Autoencoder, AutoencoderKl, AutoencoderTiny, ClipText, ControlNet, DiT, PixArt, UNet2D,
+    UNet2DCondition,
 };
 use crate::weight::{self, Parameters, Plan};
 
@@ -38,6 +39,7 @@ pub(super) fn denoising(component: &Component, device: &Device) -> Result<Arc<dy
         UNet2DConfig::CLASS => of(component, device, UNet2D::new),
         UNet2DConditionConfig::CLASS => of(component, device, UNet2DCondition::new),
         DitConfig::CLASS => of(component, device, DiT::new),
+        PixArtConfig::CLASS => of(component, device, PixArt::new),
         Transformer2DConfig::CLASS => of(component, device, transformer),
         other => Err(Error::unknown("network class", other, crate::model::ModelConfig::CLASSES)),
     }
@@ -119,6 +121,7 @@ pub fn wanted(class: &str, config: &Map<String, Value>) -> Option<Result<Vec<Wan
         UNet2DConfig::CLASS => of(config, UNet2D::new),
         UNet2DConditionConfig::CLASS => of(config, UNet2DCondition::new),
         DitConfig::CLASS => of(config, DiT::new),
+        PixArtConfig::CLASS => of(config, PixArt::new),
         AutoencoderKlConfig::CLASS => of(config, AutoencoderKl::new),
         AutoencoderTinyConfig::CLASS => of(config, AutoencoderTiny::new),
         ControlNetConfig::CLASS => of(config, ControlNet::new),

@@ -164,7 +164,18 @@ impl Batch<'_> {
 pub(super) fn guides(model: &Model, spec: &Spec) -> Result<Vec<Box<dyn Guide>>> {
     let guides = spec.guide_parts()?;
     let all = model.corrections.iter().chain(&guides);
-    all.map(|g| g.make(guide::entries(), Seam::Guide)).collect()
+    all.map(|part| {
+        let mut guide = part.make(guide::entries(), Seam::Guide)?;
+        if guide.wants_second() {
+            let Some(second) = &model.second else {
+                let needs = "a second model, which the run does not name (`--second`)";
+                return Err(Error::unsupported(&part.name, needs));
+            };
+            guide.give_second(second.denoiser.clone());
+        }
+        Ok(guide)
+    })
+    .collect()
 }
 
 /// Several walks of one length as one, for those who watch.

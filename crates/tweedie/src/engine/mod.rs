@@ -23,6 +23,7 @@ mod sizes;
 mod stamp;
 mod task;
 mod text;
+mod tune;
 mod watch;
 
 pub use component::{open_control, wanted};
@@ -38,7 +39,8 @@ pub use inputs::{Controlling, Inputs, Noises, read_picture, source};
 pub use lora::Applied;
 pub use machine::{Engine, instruction_set};
 pub use memory::{Needs, bytes};
-pub use open::{Classes, Model};
+pub use open::{Classes, Model, Second};
 pub use text::{EncodedPrompt, Learned, Reading, Text, TextPart};
+pub use tune::{apart, part_of, tune};
 pub use tweedie_kernels::{InstructionSet, keep_freed_memory, return_freed_memory};
 pub use watch::{Cancel, Cancellable, Stage, Unwatching, Watch};

@@ -1,7 +1,7 @@
 //! A model folder as something that can be run.
 
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use burn::tensor::Device;
 use serde_json::Value;
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::hub::folder::{Component, Folder};
 use crate::hub::{ClipTokenizer, SchedulerConfig, builtin, schedule};
 use crate::model::Autoencoder;
-use crate::spec::{LoraUse, PartSpec, Spec, resolve_sampler};
+use crate::spec::{LoraUse, PartSpec, SourceFile, Spec, resolve_sampler};
 
 /// The classes of a class-conditional model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,9 +52,20 @@ pub struct Model {
     pub loras: Vec<LoraUse>,
     /// Guides that clip what the network says, outside all others, where its folder asks for them.
     pub corrections: Vec<PartSpec>,
+    /// A second model for guides that ask one, see [`Model::with_second`].
+    pub second: Option<Second>,
     folder: Folder,
     device: Device,
     hash: OnceLock<String>,
+}
+
+/// A second model beside a first: a weaker or a smaller one of the same data.
+#[derive(Clone)]
+pub struct Second {
+    /// Its name and hash, for the record.
+    pub file: SourceFile,
+    /// Its network.
+    pub denoiser: Arc<NetworkDenoiser>,
 }
 
 /// The sampler in the folder's `tweedie.json`, if there is one.
@@ -126,10 +137,34 @@ impl Model {
             sampler,
             loras: Vec::new(),
             corrections: parts.corrections,
+            second: None,
             folder,
             device: device.clone(),
             hash: OnceLock::new(),
         })
+    }
+
+    /// The same model with another one beside it, for guides that ask two ([`Spec::second`]).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] where both are not told the same things of the same state: the path, the
+    /// shape of a sample, the classes or the width of the context.
+    pub fn with_second(&self, second: &Self) -> Result<Self> {
+        let (ours, theirs) = (self.denoiser.network.asks(), second.denoiser.network.asks());
+        let pairs = [
+            ("on the same path", self.process == second.process),
+            ("over samples of the same shape", self.shape == second.shape),
+            ("with the same classes", ours.class == theirs.class),
+            ("that attends to the same texts", ours.context == theirs.context),
+        ];
+        if let Some((what, _)) = pairs.iter().find(|(_, same)| !same) {
+            let needs = format!("a second model {what}, which `{}` is not", second.name);
+            return Err(Error::unsupported(&self.name, needs));
+        }
+        let file = SourceFile { name: second.name.clone(), hash: second.hash()?.to_owned() };
+        let denoiser = Arc::new(second.denoiser.clone());
+        Ok(Self { second: Some(Second { file, denoiser }), ..self.clone() })
     }
 
     /// The folder that it was opened from.
@@ -232,6 +267,7 @@ impl Model {
                 [] => self.embeddings(),
                 asked => asked.to_vec(),
             },
+            second: spec.second.clone().or_else(|| self.second.as_ref().map(|s| s.file.clone())),
             grid: Some(spec.grid.clone().unwrap_or_else(|| self.grid.clone())),
             guidance: Some(spec.guidance.unwrap_or_else(|| self.default_guidance())),
             instruction_set: super::instruction_set().to_owned(),

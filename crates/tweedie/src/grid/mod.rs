@@ -10,6 +10,7 @@ pub mod exponential;
 pub mod karras;
 pub mod leading;
 pub mod linspace;
+pub mod listed;
 pub mod log_snr;
 pub mod shifted;
 pub mod spaced;
@@ -21,6 +22,7 @@ pub use exponential::Exponential;
 pub use karras::Karras;
 pub use leading::Leading;
 pub use linspace::Linspace;
+pub use listed::Listed;
 pub use log_snr::LogSnr;
 pub use shifted::Shifted;
 pub use spaced::{Told, Within};
@@ -193,6 +195,7 @@ pub(crate) const ENTRIES: &[Entry] = &[
     karras::ENTRY,
     leading::ENTRY,
     linspace::ENTRY,
+    listed::ENTRY,
     log_snr::ENTRY,
     shifted::ENTRY,
     trailing::ENTRY,

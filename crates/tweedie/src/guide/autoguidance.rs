@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Both are asked with the same condition; with none it guides unconditional models too. The weak
-//! model is a smaller or less trained one of the same data: it is an argument of
-//! [`Autoguidance::new`], and a spec alone cannot make this guide.
+//! model is a smaller or less trained one of the same data: the run's second model, or an argument of
+//! [`Autoguidance::new`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Card, Seam, defaults_of};
 use crate::denoiser::{Branch, Cond, Denoiser, Pass};
-use crate::error::{Error, Result};
-use crate::guide::{Entry, Guide, weight};
+use crate::error::Result;
+use crate::guide::{Entry, Guide, second, weight};
 use crate::level::Levels;
 use crate::state::State;
 
@@ -38,11 +38,7 @@ pub(crate) const CARD: Card = Card {
 
 pub(crate) const ENTRY: Entry = Entry {
     card: &CARD,
-    make: |s| {
-        s.read::<Settings>()?;
-        let needs = "a weak model of the same data, given to Autoguidance::new";
-        Err(Error::unsupported("autoguidance", needs))
-    },
+    make: |s| Ok(Box::new(Autoguidance { weak: None, settings: s.read::<Settings>()?.checked()? })),
     defaults: defaults_of::<Settings>,
     known_failures: &[],
 };
@@ -61,10 +57,17 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    fn checked(self) -> Result<Self> {
+        weight("autoguidance", self.weight)?;
+        Ok(self)
+    }
+}
+
 /// Autoguidance.
 #[derive(Clone)]
 pub struct Autoguidance {
-    weak: Arc<dyn Denoiser>,
+    weak: Option<Arc<dyn Denoiser>>,
     settings: Settings,
 }
 
@@ -81,8 +84,7 @@ impl Autoguidance {
     ///
     /// [`Error::Setting`].
     pub fn new(weak: Arc<dyn Denoiser>, settings: Settings) -> Result<Self> {
-        weight("autoguidance", settings.weight)?;
-        Ok(Self { weak, settings })
+        Ok(Self { weak: Some(weak), settings: settings.checked()? })
     }
 }
 
@@ -99,8 +101,17 @@ impl Guide for Autoguidance {
         if self.settings.weight == 1.0 {
             return Ok(strong);
         }
-        let weak = pass.on_branch(Branch::Weak, at, |pass| self.weak.x0(x, at, cond, pass))?;
+        let weak = second(self.weak.as_ref(), "autoguidance")?;
+        let weak = pass.on_branch(Branch::Weak, at, |pass| weak.x0(x, at, cond, pass))?;
         Ok(weak.clone() + (strong - weak) * self.settings.weight)
+    }
+
+    fn wants_second(&self) -> bool {
+        self.weak.is_none() && self.settings.weight != 1.0
+    }
+
+    fn give_second(&mut self, model: Arc<dyn Denoiser>) {
+        self.weak = Some(model);
     }
 
     fn fork(&self) -> Box<dyn Guide> {

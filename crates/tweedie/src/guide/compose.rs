@@ -32,7 +32,7 @@ pub(crate) const CARD: Card = Card {
     year: 2022,
     what: "towards several conditions at once, and away from others",
     aliases: &["composable-diffusion"],
-    ledger: "",
+    ledger: "composable-diffusion",
     parts: &[&crate::guide::cfg::CARD],
     file: file!(),
 };

@@ -1,6 +1,7 @@
 //! Guides: combine or correct evaluations of the denoiser.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 pub mod apg;
 pub mod autoguidance;
@@ -20,6 +21,7 @@ pub mod pag;
 pub mod seg;
 pub mod skip_layers;
 pub mod superdiff;
+pub mod t_stitch;
 mod weakened;
 
 pub use apg::Apg;
@@ -39,6 +41,7 @@ pub use pag::Pag;
 pub use seg::Seg;
 pub use skip_layers::SkipLayers;
 pub use superdiff::Superdiff;
+pub use t_stitch::TStitch;
 
 use crate::catalog::{Card, Made};
 use crate::denoiser::{Cond, Denoiser, Pass};
@@ -78,11 +81,25 @@ pub trait Guide: Debug + Send {
     /// Forgets the last run.
     fn reset(&mut self) {}
 
+    /// Whether it asks a second model beside the one that it guides, and has none yet.
+    fn wants_second(&self) -> bool {
+        false
+    }
+
+    /// Gives it the second model: one of the same data, on the same path.
+    fn give_second(&mut self, _model: Arc<dyn Denoiser>) {}
+
     /// A copy with its memory, for a forked run.
     fn fork(&self) -> Box<dyn Guide>;
 
     /// Follows a resampling: row `i` goes on as a descendant of row `rows[i]`.
     fn select(&mut self, _rows: &[usize]) {}
+}
+
+/// The second model of a guide that cannot do without.
+fn second<'a>(model: Option<&'a Arc<dyn Denoiser>>, owner: &str) -> Result<&'a Arc<dyn Denoiser>> {
+    let needs = "a second model of the same data, which the run names or its constructor takes";
+    model.ok_or_else(|| Error::unsupported(owner, needs))
 }
 
 /// Checks a guidance weight of the part `owner`.
@@ -135,6 +152,7 @@ pub(crate) const ENTRIES: &[Entry] = &[
     seg::ENTRY,
     skip_layers::ENTRY,
     superdiff::ENTRY,
+    t_stitch::ENTRY,
 ];
 
 /// Every guide of the catalogue, by id.

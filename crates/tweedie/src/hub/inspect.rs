@@ -16,7 +16,7 @@ use super::tensor_set::{TensorSet, Wanted};
 use crate::Result;
 use crate::model::config::{
     AutoencoderKlConfig, AutoencoderTinyConfig, ClipTextConfig, Config, ControlNetConfig,
-    DitConfig, Transformer2DConfig, UNet2DConditionConfig, UNet2DConfig,
+    DitConfig, PixArtConfig, Transformer2DConfig, UNet2DConditionConfig, UNet2DConfig,
 };
 use crate::weight::Misfit;
 
@@ -193,6 +193,7 @@ fn settings(component: &Component) -> Result<(Map<String, Value>, bool)> {
         (UNet2DConditionConfig::CLASS, changed::<UNet2DConditionConfig>),
         (ControlNetConfig::CLASS, changed::<ControlNetConfig>),
         (DitConfig::CLASS, changed::<DitConfig>),
+        (PixArtConfig::CLASS, changed::<PixArtConfig>),
         (Transformer2DConfig::CLASS, changed::<Transformer2DConfig>),
         (AutoencoderKlConfig::CLASS, changed::<AutoencoderKlConfig>),
         (AutoencoderTinyConfig::CLASS, changed::<AutoencoderTinyConfig>),

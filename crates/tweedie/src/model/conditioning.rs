@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::attention::{attend, merge_heads, split_heads};
 use super::config::{Activation, AdditionEmbedding, TimeEmbedding, UNet2DConditionConfig};
-use super::edge::Image;
+use super::edge::{Image, sequence};
 use super::embed::{ClassEmbedding, ClassPlan, Fourier, Sinusoid, TimeMlp, TimeSource};
 use super::layers::{LayerNorm, Linear};
 use super::ops;
@@ -15,9 +15,6 @@ use crate::parameters;
 use crate::tap::{Site, SiteKind};
 use crate::weight::{Initial, Parameters, Weight};
 
-/// What masked tokens get added to their scores, as in the published code: far from every score,
-/// and finite, so that a row without any token left is an average rather than not a number.
-const MASKED: f64 = -10_000.0;
 /// The epsilon of the norms around a pooled sequence, which the published class fixes.
 const NORM_EPS: f64 = 1e-5;
 
@@ -145,7 +142,7 @@ impl Conditioning {
         pass: &mut Pass,
     ) -> Result<Given> {
         let batch = times.len();
-        let (encoder, bias) = self.sequence(cond, image)?;
+        let (encoder, bias) = sequence(cond, image, self.context, self.part)?;
         let guidance = self.guided(cond, image)?;
         let class = match &self.class_embedding {
             Some(class) => Some(class.forward(cond, batch, &self.time_proj, &image.x)?),
@@ -179,37 +176,6 @@ impl Conditioning {
             None => encoder,
         };
         Ok(Given { time: Some(embedded), encoder: Some(encoder), bias, skip: None })
-    }
-
-    /// The sequence, and what is added to the scores of attention to it.
-    fn sequence(&self, cond: &Cond, image: &Image) -> Result<(Tensor<3>, Option<Tensor<4>>)> {
-        let batch = image.x.dims()[0];
-        let Some(context) = &cond.context else {
-            return Err(Error::unsupported(self.part, "a context in the condition"));
-        };
-        let [rows, tokens, width] = context.dims();
-        if rows != batch || width != self.context || tokens == 0 {
-            return Err(Error::Shape {
-                what: "context of the condition".into(),
-                wanted: vec![batch, tokens.max(1), self.context],
-                found: vec![rows, tokens, width],
-            });
-        }
-        let bias = match &cond.context_mask {
-            Some(mask) if mask.dims() == [batch, tokens] => {
-                let mask = image.with(mask).reshape([batch, 1, 1, tokens]);
-                Some((mask * -1.0 + 1.0) * MASKED)
-            }
-            Some(mask) => {
-                return Err(Error::Shape {
-                    what: "mask of the context".into(),
-                    wanted: vec![batch, tokens],
-                    found: mask.dims().to_vec(),
-                });
-            }
-            None => None,
-        };
-        Ok((image.with(context), bias))
     }
 
     /// The embedded guidance weight, `[batch, width]`, for networks that are told one.

@@ -1,14 +1,15 @@
 //! `DiTTransformer2DModel`: a transformer over patches of latents, told the time and a class.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use tweedie_kernels as kernels;
-use tweedie_kernels::{Activation, Epilogue};
 
 use super::attention::{Attention, AttentionPlan, to_tokens};
-use super::config::{Config, DitConfig, FeedForward};
+use super::config::{Config, DitConfig};
 use super::edge::{image, row_times};
 use super::embed::{Sinusoid, TimeMlp, classes, lifted};
+use super::feed_forward::Ff;
 use super::layers::{Conv2d, Embedding, LayerNorm, Linear};
+use super::patches;
 use super::site::{Given, Maker, Sited, around};
 use crate::denoiser::{AskedClass, Asks, Cond, Network, Pass, Times};
 use crate::error::{Error, Result};
@@ -31,16 +32,6 @@ parameters!(Conditioning {
     timestep_embedder,
     "class_embedder.embedding_table" => class_embedder,
 });
-
-/// Two linear layers with an activation or a gate between them, four times as wide inside.
-#[derive(Clone, Debug)]
-struct Ff {
-    entry: Linear,
-    exit: Linear,
-    kind: FeedForward,
-    site: Site,
-}
-parameters!(Ff { "net.0.proj" => entry, "net.2" => exit });
 
 /// Self-attention and a feed-forward layer, whose norms are shifted and scaled and whose results
 /// are gated by the conditioning (adaLN-Zero).
@@ -104,38 +95,9 @@ impl DiT {
         &self.config
     }
 
-    /// The sines and cosines of the patches' places, `[1, patches, width]`: the first half of the
-    /// features tells the column, the second the row.
-    fn positions(&self, [rows, columns]: [usize; 2], beside: &Tensor<4>) -> Tensor<3> {
-        let width = self.config.width();
-        let base = (self.config.sample_size / self.config.patch_size) as f64;
-        // Rounded to f32 where the published code does.
-        let places = |n: usize| -> Vec<f64> {
-            (0..n).map(|i| f64::from(i as f32 / (n as f64 / base) as f32)).collect()
-        };
-        let (down, across) = (places(rows), places(columns));
-        let quarter = width / 4;
-        let omega: Vec<f64> =
-            (0..quarter).map(|i| 10000_f64.powf(-(i as f64) / quarter as f64)).collect();
-        let mut values = Vec::with_capacity(rows * columns * width);
-        for y in &down {
-            for x in &across {
-                for place in [x, y] {
-                    values.extend(omega.iter().map(|o| (place * o).sin() as f32));
-                    values.extend(omega.iter().map(|o| (place * o).cos() as f32));
-                }
-            }
-        }
-        Tensor::from_data(TensorData::new(values, [1, rows * columns, width]), &beside.device())
-    }
-
-    /// Tokens `[batch, patches, patch * patch * channels]` to an image.
-    fn unpatchify(&self, x: Tensor<3>, [rows, columns]: [usize; 2]) -> Tensor<4> {
-        let batch = x.dims()[0];
-        let (patch, channels) = (self.config.patch_size, self.config.output_channels());
-        x.reshape([batch, rows, columns, patch, patch, channels])
-            .permute([0, 5, 1, 3, 2, 4])
-            .reshape([batch, channels, rows * patch, columns * patch])
+    /// Patches of a side at the size that the network was made for.
+    fn base(&self) -> f64 {
+        (self.config.sample_size / self.config.patch_size) as f64
     }
 }
 
@@ -164,8 +126,6 @@ impl Block {
             true => LayerNorm::new(width, config.norm_eps, device),
             false => LayerNorm::bare(config.norm_eps),
         };
-        let gated = matches!(config.activation_fn, FeedForward::Geglu | FeedForward::Swiglu);
-        let inner = 4 * width;
         Self {
             emb: Conditioning {
                 timestep_embedder: TimeMlp::new(SINUSOID.width, width, device),
@@ -175,12 +135,7 @@ impl Block {
             norm1,
             attn1,
             norm3: norm3.at(maker, &format!("{path}.norm3")),
-            ff: Ff {
-                entry: Linear::new(width, if gated { 2 * inner } else { inner }, device),
-                exit: Linear::new(inner, width, device),
-                kind: config.activation_fn,
-                site: maker.site(&format!("{path}.ff"), SiteKind::Ff),
-            },
+            ff: Ff::new(maker, &format!("{path}.ff"), width, config.activation_fn),
             site,
         }
     }
@@ -205,27 +160,11 @@ impl Block {
     }
 }
 
-impl Ff {
-    fn forward(&self, x: Tensor<3>, pass: &mut Pass) -> Result<Tensor<3>> {
-        around(pass, &self.site, x, &Given::default(), |_, x, _| {
-            let epilogue = match self.kind {
-                FeedForward::Gelu => Epilogue::Activated(Activation::Gelu),
-                FeedForward::GeluApproximate => Epilogue::Activated(Activation::GeluTanh),
-                FeedForward::GegluApproximate => Epilogue::Activated(Activation::QuickGelu),
-                FeedForward::LinearSilu => Epilogue::Activated(Activation::Silu),
-                FeedForward::Geglu => Epilogue::Gated(Activation::Gelu),
-                FeedForward::Swiglu => Epilogue::Gated(Activation::Silu),
-            };
-            Ok(self.exit.forward(self.entry.forward_then(x, epilogue)))
-        })
-    }
-}
-
 impl Sited for Block {
     fn sites(&self, list: &mut Vec<Site>) {
         list.push(self.site.clone());
         let rest =
-            [self.norm1.site(), Some(self.attn1.site()), self.norm3.site(), Some(&self.ff.site)];
+            [self.norm1.site(), Some(self.attn1.site()), self.norm3.site(), Some(self.ff.site())];
         list.extend(rest.into_iter().flatten().cloned());
     }
 }
@@ -238,25 +177,13 @@ impl Network for DiT {
     fn forward(&self, x: &State, time: &Times, cond: &Cond, pass: &mut Pass) -> Result<State> {
         let (config, patch) = (&self.config, self.config.patch_size);
         let image = image(x, config.in_channels, cond, self.proj.weight(), config.dropout)?;
-        let [batch, channels, height, width] = image.x.dims();
-        if !height.is_multiple_of(patch) || !width.is_multiple_of(patch) {
-            return Err(Error::Shape {
-                what: format!("image in patches of {patch} pixels"),
-                wanted: vec![
-                    batch,
-                    channels,
-                    height.next_multiple_of(patch),
-                    width.next_multiple_of(patch),
-                ],
-                found: vec![batch, channels, height, width],
-            });
-        }
+        let batch = image.x.dims()[0];
+        let grid = patches::grid(&image.x, patch)?;
         let times = row_times(time, batch, "transformer")?;
         let none = config.num_embeds_ada_norm.unwrap_or(0);
         let classes = classes(cond, batch, none + 1, none as i64)?;
-        let grid = [height / patch, width / patch];
-        let mut hidden =
-            to_tokens(self.proj.forward(image.x.clone())) + self.positions(grid, &image.x);
+        let positions = patches::positions(grid, config.width(), self.base(), &image.x);
+        let mut hidden = to_tokens(self.proj.forward(image.x.clone())) + positions;
         let mut first = None;
         for block in &self.transformer_blocks {
             let time = pass.embedded(&block.emb, times, |times| {
@@ -278,7 +205,7 @@ impl Network for DiT {
         let scale = two.narrow(1, features, features);
         let normed = self.norm_out.modulated(hidden, shift, scale, pass)?;
         let hidden = self.proj_out_2.forward(normed);
-        Ok(image.state(self.unpatchify(hidden, grid)))
+        Ok(image.state(patches::joined(hidden, grid, patch)))
     }
 
     fn sites(&self) -> Vec<Site> {

@@ -8,6 +8,10 @@ use crate::error::{Error, Result};
 use crate::state::State;
 use crate::weight::Weight;
 
+/// What masked tokens get added to their scores, as in the published code: far from every score,
+/// and finite, so that a row without any token left is an average rather than not a number.
+const MASKED: f64 = -10_000.0;
+
 /// An image that goes into a network.
 #[derive(Clone, Debug)]
 pub struct Image {
@@ -88,6 +92,47 @@ impl Image {
         let other = if other.dtype() == DType::F32 { other } else { other.cast(DType::F32) };
         lifted(other, &self.x)
     }
+}
+
+/// The sequence of a condition, `width` features a token, and what is added to the scores of
+/// attention to it, `[batch, 1, 1, tokens]`.
+///
+/// # Errors
+///
+/// [`Error::Unsupported`] where there is none, [`Error::Shape`] where it does not fit.
+pub fn sequence(
+    cond: &Cond,
+    image: &Image,
+    width: usize,
+    part: &str,
+) -> Result<(Tensor<3>, Option<Tensor<4>>)> {
+    let batch = image.x.dims()[0];
+    let Some(context) = &cond.context else {
+        return Err(Error::unsupported(part, "a context in the condition"));
+    };
+    let [rows, tokens, found] = context.dims();
+    if rows != batch || found != width || tokens == 0 {
+        return Err(Error::Shape {
+            what: "context of the condition".into(),
+            wanted: vec![batch, tokens.max(1), width],
+            found: vec![rows, tokens, found],
+        });
+    }
+    let bias = match &cond.context_mask {
+        Some(mask) if mask.dims() == [batch, tokens] => {
+            let mask = image.with(mask).reshape([batch, 1, 1, tokens]);
+            Some((mask * -1.0 + 1.0) * MASKED)
+        }
+        Some(mask) => {
+            return Err(Error::Shape {
+                what: "mask of the context".into(),
+                wanted: vec![batch, tokens],
+                found: mask.dims().to_vec(),
+            });
+        }
+        None => None,
+    };
+    Ok((image.with(context), bias))
 }
 
 /// One time a row.

@@ -20,9 +20,12 @@ mod controlnet;
 mod dit;
 pub mod edge;
 pub mod embed;
+mod feed_forward;
 pub mod layers;
 pub mod norms;
 pub mod ops;
+mod patches;
+mod pixart;
 pub mod resnet;
 pub mod site;
 pub mod transformer;
@@ -36,10 +39,11 @@ pub use autoencoder_tiny::AutoencoderTiny;
 pub use clip_text::{ClipText, EncodedText};
 pub use controlnet::{Control, ControlNet, Controlled, Residuals};
 pub use dit::DiT;
+pub use pixart::PixArt;
 pub use unet2d::UNet2D;
 pub use unet2d_condition::UNet2DCondition;
 
-use config::{Config, DitConfig, UNet2DConditionConfig, UNet2DConfig};
+use config::{Config, DitConfig, PixArtConfig, UNet2DConditionConfig, UNet2DConfig};
 
 /// The settings of a denoising network, by class.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,12 +54,14 @@ pub enum ModelConfig {
     UNet2DCondition(Box<UNet2DConditionConfig>),
     /// `DiTTransformer2DModel`.
     DiT(DitConfig),
+    /// `PixArtTransformer2DModel`.
+    PixArt(PixArtConfig),
 }
 
 impl ModelConfig {
     /// The classes that there are.
-    pub const CLASSES: [&'static str; 3] =
-        [UNet2DConfig::CLASS, UNet2DConditionConfig::CLASS, DitConfig::CLASS];
+    pub const CLASSES: [&'static str; 4] =
+        [UNet2DConfig::CLASS, UNet2DConditionConfig::CLASS, DitConfig::CLASS, PixArtConfig::CLASS];
 
     /// The published class.
     pub fn class(&self) -> &'static str {
@@ -63,6 +69,7 @@ impl ModelConfig {
             Self::UNet2D(_) => UNet2DConfig::CLASS,
             Self::UNet2DCondition(_) => UNet2DConditionConfig::CLASS,
             Self::DiT(_) => DitConfig::CLASS,
+            Self::PixArt(_) => PixArtConfig::CLASS,
         }
     }
 
@@ -76,6 +83,7 @@ impl ModelConfig {
             UNet2DConfig::CLASS => Ok(Self::UNet2D(UNet2DConfig::default())),
             UNet2DConditionConfig::CLASS => Ok(Self::UNet2DCondition(Box::default())),
             DitConfig::CLASS => Ok(Self::DiT(DitConfig::default())),
+            PixArtConfig::CLASS => Ok(Self::PixArt(PixArtConfig::default())),
             other => Err(Error::unknown("class of network", other, Self::CLASSES)),
         }
     }
@@ -93,5 +101,6 @@ pub fn build(config: &ModelConfig, device: &Device) -> Result<Box<dyn Network>> 
             Box::new(UNet2DCondition::new((**config).clone(), device)?)
         }
         ModelConfig::DiT(config) => Box::new(DiT::new(config.clone(), device)?),
+        ModelConfig::PixArt(config) => Box::new(PixArt::new(config.clone(), device)?),
     })
 }

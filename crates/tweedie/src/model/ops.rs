@@ -15,6 +15,7 @@ pub fn activate<const D: usize>(x: Tensor<D>, by: Activation) -> Tensor<D> {
     match by {
         Activation::Silu => kernels::silu(x),
         Activation::Gelu => kernels::gelu(x),
+        Activation::GeluTanh => kernels::gelu_tanh(x),
         Activation::Relu => activation::relu(x),
         Activation::Mish => {
             // ln(1 + exp(x)) without overflow.

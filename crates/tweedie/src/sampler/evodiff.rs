@@ -46,7 +46,7 @@ pub(crate) const CARD: Card = Card {
     year: 2025,
     what: "multistep method with differences weighted by projections",
     aliases: &[],
-    ledger: "",
+    ledger: "evodiff",
     parts: &[&crate::sampler::dpmpp_2m::CARD],
     file: file!(),
 };

@@ -37,7 +37,7 @@ pub(crate) const CARD: Card = Card {
     year: 2023,
     what: "multistep formulas of an average of the noise, stable on longer steps",
     aliases: &[],
-    ledger: "",
+    ledger: "ghvb",
     parts: &[&crate::sampler::ipndm::CARD],
     file: file!(),
 };

@@ -39,7 +39,7 @@ pub(crate) const CARD: Card = Card {
     year: 2023,
     what: "DDIM at the time that the state's variance looks like",
     aliases: &[],
-    ledger: "",
+    ledger: "ts-sampler",
     parts: &[&crate::sampler::ddim::CARD],
     file: file!(),
 };

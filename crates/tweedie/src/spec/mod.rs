@@ -18,7 +18,7 @@ mod names;
 mod part;
 mod task;
 
-pub use names::{Named, aliases, resolve_grid, resolve_sampler};
+pub use names::{Named, aliases, grid_of_file, resolve_grid, resolve_sampler};
 pub use part::PartSpec;
 pub use task::{Control, Edit, Task, Upscale};
 
@@ -131,6 +131,9 @@ pub struct Spec {
     /// Learned embeddings.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub embeddings: Vec<EmbeddingUse>,
+    /// A second model, for guides that ask one beside the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub second: Option<SourceFile>,
     /// Classes, where the model has such; image `k` takes the one at `k` modulo their count.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<i64>,
@@ -210,6 +213,7 @@ impl Default for Spec {
             clip_skip: None,
             loras: Vec::new(),
             embeddings: Vec::new(),
+            second: None,
             classes: Vec::new(),
             process: None,
             prediction: None,
@@ -380,10 +384,12 @@ impl Spec {
     fn check_names(&self) -> Result<()> {
         let files: Vec<(&str, &SourceFile)> =
             self.noise.iter().map(|n| ("noise", n)).chain(self.task.files()).collect();
+        let second = self.second.iter().map(|s| ("second", &s.name, &s.hash));
         let files = files.iter().map(|(key, file)| (*key, &file.name, &file.hash));
         let loras = self.loras.iter().map(|l| ("loras", &l.name, &l.hash));
         let embeddings = self.embeddings.iter().map(|e| ("embeddings", &e.name, &e.hash));
-        let files: Vec<(&str, &String, &String)> = files.chain(loras).chain(embeddings).collect();
+        let files: Vec<(&str, &String, &String)> =
+            files.chain(loras).chain(embeddings).chain(second).collect();
         let own = ("model_hash", self.model_hash.as_deref());
         let hashes = files.iter().map(|(key, _, hash)| (*key, Some(hash.as_str())));
         for (key, hash) in std::iter::once(own).chain(hashes) {

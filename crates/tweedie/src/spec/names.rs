@@ -1,7 +1,7 @@
 //! The names that other programs use, in one table.
 
 use crate::catalog::{Card, Made, Seam, find};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::spec::PartSpec;
 use crate::{grid, guide, process, sampler, tap};
 
@@ -111,6 +111,17 @@ pub fn resolve_grid(part: &PartSpec) -> Result<PartSpec> {
         Some((_, implied)) => Ok(merged(implied.parse()?, part)),
         None => canonical(grid::entries(), Seam::Grid, part),
     }
+}
+
+/// A grid in a file that a tuner has written: the part in JSON.
+///
+/// # Errors
+///
+/// [`Error::Format`] where it is none; as [`resolve_grid`].
+pub fn grid_of_file(file: &std::path::Path, text: &str) -> Result<PartSpec> {
+    let part = serde_json::from_str(text);
+    let part = part.map_err(|e| Error::format(file, "", format!("{e}, wanted a grid in JSON")))?;
+    resolve_grid(&part)
 }
 
 fn canonical<T: ?Sized>(

@@ -9,7 +9,7 @@
 //! accumulate = 1              # micro-batches of a step
 //!
 //! [data]                      # what the task trains on
-//! [network]                   # the fields of the network's config.json
+//! [network]                   # the fields of the network's config.json; `class` says which network
 //! [objective]                 # diffusion tasks: process, prediction, levels, weighting, dropout
 //! [optimiser]                 # AdamW, warm-up, decay, clipping
 //! [ema]                       # the average of the weights
@@ -53,15 +53,15 @@ impl Default for OutputSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
 pub enum TaskKind {
-    /// A class-conditional U-Net over pixels.
+    /// A class-conditional network over pixels.
     #[default]
     ClassImage,
     /// An autoencoder with a diagonal Gaussian posterior.
     Autoencoder,
     /// A text encoder, from captions and what is true of their scenes.
     TextEncoder,
-    /// A U-Net over an autoencoder's latents, conditioned on a text encoder that was trained before
-    /// or learns with it.
+    /// A network over an autoencoder's latents or over pixels, conditioned on a text encoder that
+    /// was trained before or learns with it.
     TextLatent,
     /// A classifier of pictures.
     Classifier,
@@ -191,6 +191,41 @@ impl Config {
             Some(Value::Object(values)) => typed(&format!("section `{name}`"), values),
             _ => Ok(T::default()),
         }
+    }
+
+    /// The text under a key of a section, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] for another value than a text.
+    pub fn text(&self, section: &str, key: &str) -> Result<Option<&str>> {
+        let Some(value) = self.sections.get(section).and_then(|s| s.get(key)) else {
+            return Ok(None);
+        };
+        let wrong =
+            || Error::setting(format!("{section}.{key}"), format!("{value}, wanted a text"));
+        value.as_str().map(Some).ok_or_else(wrong)
+    }
+
+    /// As [`Config::section`], less one key that says of what type the others are.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::section`].
+    pub fn fields<T: Default + Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+        without: &str,
+    ) -> Result<T> {
+        let Some(Value::Object(values)) = self.sections.get(name) else { return Ok(T::default()) };
+        let mut values = values.clone();
+        values.remove(without);
+        typed(&format!("section `{name}`"), &values)
+    }
+
+    /// Whether the file has a section.
+    pub fn has(&self, section: &str) -> bool {
+        self.sections.contains_key(section)
     }
 
     /// Refuses sections that the task does not read.

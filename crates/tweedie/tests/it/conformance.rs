@@ -103,6 +103,7 @@ fn known_failures_name_tests_that_exist() {
         all(tweedie::guide::entries()),
         all(tweedie::tap::entries()),
         all(tweedie::edit::entries()),
+        all(tweedie::tune::entries()),
     ];
     for test in named.concat() {
         assert!(TESTS.contains(&test), "known_failures names `{test}`, which does not exist");
@@ -129,4 +130,5 @@ fn lists_are_in_order_and_defaults_can_be_read() {
     check(tweedie::guide::entries(), Seam::Guide);
     check(tweedie::tap::entries(), Seam::Tap);
     check(tweedie::edit::entries(), Seam::Edit);
+    check(tweedie::tune::entries(), Seam::Tune);
 }

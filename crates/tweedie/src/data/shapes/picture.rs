@@ -137,6 +137,71 @@ impl Picture {
         Self { data, ..*self }
     }
 
+    /// The picture of a side `by` times smaller in both directions, each pixel the mean of a block.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] where the sides do not divide.
+    pub fn reduced(&self, by: usize) -> Result<Self> {
+        let (w, h) = (self.width, self.height);
+        if by == 0 || !w.is_multiple_of(by) || !h.is_multiple_of(by) {
+            let wanted = vec![h.next_multiple_of(by.max(1)), w.next_multiple_of(by.max(1)), 3];
+            let what = format!("picture in blocks of {by} pixels");
+            return Err(Error::Shape { what, wanted, found: vec![h, w, 3] });
+        }
+        let (width, height) = (w / by, h / by);
+        let area = (by * by) as u32;
+        let mut data = Vec::with_capacity(width * height * 3);
+        for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
+            for c in 0..3 {
+                let row = |dy: usize| ((y * by + dy) * w + x * by) * 3 + c;
+                let values = (0..by).flat_map(|dy| (0..by).map(move |dx| row(dy) + dx * 3));
+                let sum: u32 = values.map(|i| u32::from(self.data[i])).sum();
+                data.push(((sum + area / 2) / area) as u8);
+            }
+        }
+        Ok(Self { width, height, data })
+    }
+
+    /// The picture `by` times larger in both directions, by cubic convolution (Keys 1981, a = -1/2),
+    /// the border repeated outwards.
+    #[must_use]
+    pub fn enlarged(&self, by: usize) -> Self {
+        if by <= 1 {
+            return self.clone();
+        }
+        let along = |from: &[f64], count: usize, stride: usize, lines: &[usize]| -> Vec<Vec<f64>> {
+            let line = |&start: &usize| -> Vec<f64> {
+                let at = |i: isize| from[start + i.clamp(0, count as isize - 1) as usize * stride];
+                let value = |k: usize| {
+                    let place = (k as f64 + 0.5) / by as f64 - 0.5;
+                    let first = place.floor();
+                    let taps = keys(place - first);
+                    (0..4).map(|j| taps[j] * at(first as isize + j as isize - 1)).sum()
+                };
+                (0..count * by).map(value).collect()
+            };
+            lines.iter().map(line).collect()
+        };
+        let (w, h) = (self.width, self.height);
+        let values: Vec<f64> = self.data.iter().map(|&v| f64::from(v)).collect();
+        let starts: Vec<usize> = (0..h).flat_map(|y| (0..3).map(move |c| y * w * 3 + c)).collect();
+        // Rows of each channel, then columns of what came out.
+        let wide = along(&values, w, 3, &starts);
+        let flat: Vec<f64> = wide.iter().flatten().copied().collect();
+        let (width, height) = (w * by, h * by);
+        let starts: Vec<usize> = (0..3 * width).collect();
+        let tall = along(&flat, h, 3 * width, &starts);
+        let mut data = vec![0; width * height * 3];
+        for (i, column) in tall.iter().enumerate() {
+            let (c, x) = (i / width, i % width);
+            for (y, v) in column.iter().enumerate() {
+                data[(y * width + x) * 3 + c] = (v + 0.5).clamp(0.0, 255.0) as u8;
+            }
+        }
+        Self { width, height, data }
+    }
+
     /// The mean squared difference of two pictures of the same size, in steps of 1 of 255.
     pub fn squared_error(&self, other: &Self) -> Result<f64> {
         self.alike(other)?;
@@ -163,6 +228,17 @@ impl Picture {
         let data = self.data.iter().map(&mut value).collect();
         Self { data, ..*self }
     }
+}
+
+/// The weights of the four pixels around a place `t` behind the second of them.
+fn keys(t: f64) -> [f64; 4] {
+    let (t2, t3) = (t * t, t * t * t);
+    [
+        0.5 * (-t3 + 2.0 * t2 - t),
+        0.5 * (3.0 * t3 - 5.0 * t2 + 2.0),
+        0.5 * (-3.0 * t3 + 4.0 * t2 + t),
+        0.5 * (t3 - t2),
+    ]
 }
 
 /// e^-x for x of at least 0, from multiplications and additions alone.
@@ -194,6 +270,25 @@ mod tests {
         let odd = Picture::from_f32_chw(1, 1, &[f32::NAN, 7.0, -7.0]).unwrap();
         assert_eq!(odd.data(), [0, 255, 0]);
         assert_eq!(picture.get(5, 0), None);
+    }
+
+    #[test]
+    fn pictures_are_reduced_and_enlarged() {
+        let data: Vec<u8> = (0..6 * 4 * 3).map(|i| (i / 3 % 6 * 20 + i % 3) as u8).collect();
+        let ramp = Picture::from_rgb(6, 4, data).unwrap();
+        let small = ramp.reduced(2).unwrap();
+        assert_eq!((small.width(), small.height()), (3, 2));
+        assert_eq!(small.get(1, 0), Some([50, 51, 52]));
+        let large = small.enlarged(2);
+        assert_eq!((large.width(), large.height()), (6, 4));
+        // Cubic convolution keeps a ramp away from the border.
+        let ramp: Vec<u8> = (0..12 * 3).map(|i| i / 3 * 20).collect();
+        let large = Picture::from_rgb(12, 1, ramp).unwrap().enlarged(2);
+        let values: Vec<u8> = (6..12).filter_map(|x| large.get(x, 0)).map(|p| p[0]).collect();
+        assert_eq!(values, [55, 65, 75, 85, 95, 105]);
+        assert!(ramp.reduced(5).is_err() && ramp.reduced(0).is_err());
+        let plain = Picture::plain(3, 5, [9, 0, 255]);
+        assert_eq!(plain.enlarged(3), Picture::plain(9, 15, [9, 0, 255]));
     }
 
     #[test]

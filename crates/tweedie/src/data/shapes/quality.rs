@@ -182,6 +182,20 @@ mod tests {
     }
 
     #[test]
+    fn pictures_of_half_the_side_are_read() {
+        let (mut right, mut counted) = (0, 0);
+        for index in 0..600 {
+            let scene = Scene::sample(104, index, Split::ALL[(index % 3) as usize]);
+            let picture = scene.render_at(32).unwrap();
+            let score = score_reading(&read(&picture), &Asked::all_of(&scene));
+            right += u32::from(score.all_named_right());
+            counted += u32::from(score.all_right());
+        }
+        println!("{right} {counted}");
+        assert!(right >= 597 && counted >= 594, "{right} {counted} of 600");
+    }
+
+    #[test]
     fn reading_fades_with_blur_and_noise() {
         let right = |disturbance| legibility(102, 150, &disturbance).right;
         let blur = |blur| right(Disturbance { blur, ..Disturbance::default() });

@@ -3,6 +3,7 @@
 use super::outline::{REACH, extent};
 use super::picture::Picture;
 use super::scene::{Object, SIDE, Scene};
+use crate::error::{Error, Result};
 
 /// A rectangle of pixels: from `left` to before `right`, from `top` to before `bottom`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +135,22 @@ impl Scene {
         let data = canvas.iter().flatten().map(|v| (v + 0.5) as u8).collect();
         Picture::from_rgb(SIDE, SIDE, data)
             .unwrap_or_else(|_| Picture::plain(SIDE, SIDE, self.background.rgb()))
+    }
+
+    /// The picture with `side` pixels a side, each the mean of a block of [`Scene::render`]'s.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`](crate::Error::Setting) where [`SIDE`] is no multiple of `side`.
+    pub fn render_at(&self, side: usize) -> Result<Picture> {
+        if side == SIDE {
+            return Ok(self.render());
+        }
+        if side == 0 || !SIDE.is_multiple_of(side) {
+            let why = format!("{side}, wanted a side that divides {SIDE}");
+            return Err(Error::setting("side", why));
+        }
+        self.render().reduced(SIDE / side)
     }
 
     /// The exact ground truth of [`Scene::render`].

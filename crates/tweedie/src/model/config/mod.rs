@@ -12,6 +12,7 @@ mod autoencoder_tiny;
 mod clip_text;
 mod controlnet;
 mod dit;
+mod pixart;
 mod transformer2d;
 mod unet2d;
 mod unet2d_condition;
@@ -26,6 +27,7 @@ pub use autoencoder_tiny::AutoencoderTinyConfig;
 pub use clip_text::{ClipTextConfig, HiddenActivation};
 pub use controlnet::{ChannelOrder, ControlNetConfig};
 pub use dit::{DitConfig, FeedForward};
+pub use pixart::PixArtConfig;
 pub use transformer2d::Transformer2DConfig;
 pub use unet2d::{MidBlock, ResampleKind, UNet2DConfig};
 pub use unet2d_condition::{AdditionEmbedding, CrossMidBlock, UNet2DConditionConfig};
@@ -191,6 +193,9 @@ pub enum Activation {
     Mish,
     /// `x Phi(x)`, with the normal distribution function.
     Gelu,
+    /// Its tanh approximation, which no settings of these classes name.
+    #[serde(skip)]
+    GeluTanh,
     /// `max(x, 0)`.
     Relu,
 }

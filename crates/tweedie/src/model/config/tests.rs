@@ -57,6 +57,7 @@ fn fields_and_defaults_are_those_of_the_classes() {
     same(UNet2DConditionConfig::CLASS, &json!(UNet2DConditionConfig::default()));
     same(ControlNetConfig::CLASS, &json!(ControlNetConfig::default()));
     same(DitConfig::CLASS, &json!(DitConfig::default()));
+    same(PixArtConfig::CLASS, &json!(PixArtConfig::default()));
     same(Transformer2DConfig::CLASS, &json!(Transformer2DConfig::default()));
     same(AutoencoderTinyConfig::CLASS, &json!(AutoencoderTinyConfig::default()));
     same(AutoencoderKlConfig::CLASS, &json!(AutoencoderKlConfig::default()));
@@ -179,6 +180,17 @@ fn bad_values_are_named() {
     refused::<AutoencoderKlConfig>(&json!({"latents_mean": [0.0, 0.0]}), "wanted 4 finite numbers");
     refused::<AutoencoderKlConfig>(&json!({"latents_std": [1.0, 0.0, 1.0, 1.0]}), "above 0");
     refused::<UNet2DConditionConfig>(&json!({"norm_num_groups": null}), "`norm_num_groups`");
+    // The class's own defaults are those of a network that is told resolution and aspect ratio.
+    refused::<PixArtConfig>(&json!({}), "use_additional_conditions");
+    with::<PixArtConfig>(&json!({"sample_size": 32, "caption_channels": 5})).unwrap();
+    with::<PixArtConfig>(&json!({"use_additional_conditions": false})).unwrap();
+    let sized = |sample_size, interpolation_scale| {
+        PixArtConfig { sample_size, interpolation_scale, ..PixArtConfig::default() }.base()
+    };
+    assert_eq!([sized(32, None), sized(128, None), sized(128, Some(4.0))], [16.0, 32.0, 16.0]);
+    let told = json!({"sample_size": 32, "caption_channels": 5, "cross_attention_dim": 7});
+    refused::<PixArtConfig>(&told, "cross_attention_dim");
+    refused::<PixArtConfig>(&json!({"norm_type": "ada_norm_zero"}), "`norm_type`");
     refused::<DitConfig>(&json!({"patch_size": 3}), "does not divide");
     refused::<DitConfig>(&json!({"patch_size": 0}), "`patch_size`");
     refused::<DitConfig>(&json!({"num_attention_heads": 1, "attention_head_dim": 2}), "positions");

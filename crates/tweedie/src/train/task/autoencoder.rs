@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::Task;
 use super::scenes::{SceneSettings, pixels};
 use crate::data::Images;
-use crate::data::shapes::{SIDE, Scene};
+use crate::data::shapes::Scene;
 use crate::error::{Error, Result};
 use crate::hub::{Dtype, ModelFolder, outputs};
 use crate::model::AutoencoderKl;
@@ -105,7 +105,7 @@ impl Autoencoder {
             }
         }
         let network = AutoencoderKl::new(network, device)?;
-        let latents = SIDE >> network.config().block_out_channels.len().saturating_sub(1);
+        let latents = scenes.side >> network.config().block_out_channels.len().saturating_sub(1);
         if scale > 0.0 && !latents.is_multiple_of(2) {
             let why = format!("latents of {latents} a side cannot be halved");
             return Err(Error::setting("loss.scale", why));
@@ -137,9 +137,9 @@ impl Autoencoder {
         if added.is_empty() { z } else { z + tensor(added) }
     }
 
-    fn held(&self, count: usize) -> Tensor<4> {
+    fn held(&self, count: usize) -> Result<Tensor<4>> {
         let scenes: Vec<Scene> = (0..count).map(|i| self.scenes.held(i)).collect();
-        pixels(scenes.iter(), &self.device)
+        pixels(&scenes, self.scenes.side, &self.device)
     }
 }
 
@@ -179,7 +179,7 @@ impl Task for Autoencoder {
 
     fn loss(&mut self, examples: &[usize], place: Place) -> Result<Tensor<1>> {
         let scenes: Vec<Scene> = examples.iter().map(|&i| self.scenes.train(i)).collect();
-        let x = pixels(scenes.iter(), &self.device).autodiff();
+        let x = pixels(&scenes, self.scenes.side, &self.device)?.autodiff();
         let (mean, logvar) = self.network.encode(&x)?;
         let z = self.sample(place, &mean, &logvar);
         let settings = &self.loss;
@@ -201,11 +201,11 @@ impl Task for Autoencoder {
 
     /// Pairs of a held-out scene and its reconstruction.
     fn samples(&mut self) -> Result<Option<Images>> {
-        let x = self.held(18);
+        let (x, side) = (self.held(18)?, self.scenes.side);
         let y = self.network.decode(&self.network.encode(&x)?.0)?;
-        let both: Tensor<4> = Tensor::stack::<5>(vec![x, y], 1).reshape([36, 3, SIDE, SIDE]);
+        let both: Tensor<4> = Tensor::stack::<5>(vec![x, y], 1).reshape([36, 3, side, side]);
         let values: Vec<f32> = both.into_data_as::<f32>().iter::<f32>().collect();
-        Images::from_f32([36, 3, SIDE, SIDE], &values).map(Some)
+        Images::from_f32([36, 3, side, side], &values).map(Some)
     }
 
     /// The mean PSNR over scenes that are not trained on, and the latents' deviation.
@@ -214,11 +214,11 @@ impl Task for Autoencoder {
         for start in (0..self.scenes.test).step_by(16) {
             let end = self.scenes.test.min(start + 16);
             let scenes: Vec<Scene> = (start..end).map(|i| self.scenes.held(i)).collect();
-            let x = pixels(scenes.iter(), &self.device);
+            let x = pixels(&scenes, self.scenes.side, &self.device)?;
             let mean = self.network.encode(&x)?.0;
             let y = self.network.decode(&mean)?.clamp(-1.0, 1.0);
             let errors: Vec<f32> = (y - x).into_data_as::<f32>().iter::<f32>().collect();
-            for row in errors.chunks(3 * SIDE * SIDE) {
+            for row in errors.chunks(3 * self.scenes.side.pow(2)) {
                 // The range is 2, so that a full error squares to 4.
                 let sum: f64 = row.iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
                 psnr += 10.0 * (4.0 * row.len() as f64 / sum).log10();
@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn the_small_picture_is_in_the_first_channels() {
         let task = task("colours = 1.0", 3).unwrap();
-        let x = task.held(2);
+        let x = task.held(2).unwrap();
         let small = half(&half(&x));
         let mean = task.network.encode(&x).unwrap().0;
         let wanted: f32 = (mean.narrow(1, 0, 3) - small).square().mean().into_scalar();

@@ -1,19 +1,18 @@
-//! Training a class-conditional U-Net over pixels.
+//! Training a class-conditional network over pixels.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use serde_json::{Map, Value};
 
+use super::network::Trained;
 use super::pictures::{Pictures, tensor};
 use super::{Task, sampling, scheduler};
 use crate::data::Images;
-use crate::denoiser::{Cond, NetworkDenoiser};
+use crate::denoiser::{AskedClass, Cond, NetworkDenoiser};
 use crate::error::{Error, Result};
-use crate::hub::{Dtype, ModelFolder, outputs};
-use crate::model::UNet2D;
-use crate::model::config::UNet2DConfig;
+use crate::hub::ModelFolder;
+use crate::model::config::{Config as _, UNet2DConfig};
 use crate::state::State;
 use crate::train::config::Config;
 use crate::train::objective::{Objective, ObjectiveSettings, Place};
@@ -26,9 +25,9 @@ const MEASURED: usize = 1024;
 /// Rows of a call when measuring.
 const CHUNK: usize = 64;
 
-/// A class-conditional U-Net in training; its last class stands for 'none'.
+/// A class-conditional U-Net or transformer in training; its last class stands for 'none'.
 pub struct ClassImage {
-    network: Arc<UNet2D>,
+    network: Trained,
     objective: Objective,
     settings: ObjectiveSettings,
     pictures: Pictures,
@@ -42,13 +41,13 @@ impl Parameters for ClassImage {
     }
 
     fn each_mut(&mut self, path: &str, visit: &mut dyn FnMut(&str, &mut Weight)) {
-        // Nobody else holds the network between two passes, so that this copies nothing.
-        Arc::make_mut(&mut self.network).each_mut(path, visit);
+        self.network.each_mut(path, visit);
     }
 }
 
 impl ClassImage {
-    /// From the sections `data`, `network` and `objective`.
+    /// From the sections `data`, `network` (of class `UNet2DModel` where it names none) and
+    /// `objective`.
     ///
     /// # Errors
     ///
@@ -56,26 +55,27 @@ impl ClassImage {
     /// row left for 'none'.
     pub fn new(config: &Config, device: &Device) -> Result<Self> {
         config.only(&["data", "network", "objective"])?;
-        let network: UNet2DConfig = config.section("network")?;
         let settings: ObjectiveSettings = config.section("objective")?;
         let objective = Objective::new(&settings)?;
         let pictures = Pictures::read(config)?;
-        let (wanted, found) = (pictures.train.class_count() + 1, network.num_class_embeds);
-        if found != Some(wanted) {
-            let why = format!(
-                "wanted {wanted}, a row for each class and one for none, found {}",
-                found.map_or("none".into(), |n| n.to_string())
-            );
-            return Err(Error::setting("network.num_class_embeds", why));
+        let network = Trained::read(config, UNet2DConfig::CLASS, device)?;
+        let wanted = pictures.train.class_count() + 1;
+        let found = match network.network.asks().class {
+            AskedClass::Label(count) => count,
+            _ => 0,
+        };
+        if found != wanted {
+            let why =
+                format!("wanted {wanted} rows, one for each class and one for none, found {found}");
+            return Err(Error::setting(network.class_key(), why));
         }
-        let network = Arc::new(UNet2D::new(network, device)?);
         let none = wanted as i64 - 1;
         Ok(Self { network, objective, settings, pictures, none, device: device.clone() })
     }
 
     fn denoiser(&self) -> NetworkDenoiser {
         NetworkDenoiser {
-            network: self.network.clone(),
+            network: self.network.network.clone(),
             time: self.objective.time,
             scaling: self.objective.scaling,
         }
@@ -138,9 +138,9 @@ impl Task for ClassImage {
         let names = &self.pictures.train.classes;
         let labels: Map<String, Value> =
             names.iter().enumerate().map(|(i, n)| (i.to_string(), n.as_str().into())).collect();
-        ModelFolder::new("DDPMPipeline")
-            .argument("id2label", Value::Object(labels))?
-            .network("unet", self.network.config(), outputs(&*self.network, Dtype::F16))?
+        let model = ModelFolder::new(self.network.class_pipeline());
+        self.network
+            .put(model.argument("id2label", Value::Object(labels))?)?
             .scheduler(&scheduler::of(&self.settings)?)?
             .write(folder)
     }

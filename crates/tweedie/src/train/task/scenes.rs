@@ -17,11 +17,13 @@ pub struct SceneSettings {
     pub scenes: usize,
     /// Scenes that are measured on.
     pub test: usize,
+    /// The side of the pictures in pixels: 64, as the scenes are laid out, or 32.
+    pub side: usize,
 }
 
 impl Default for SceneSettings {
     fn default() -> Self {
-        Self { seed: 0, scenes: 200_000, test: 128 }
+        Self { seed: 0, scenes: 200_000, test: 128, side: SIDE }
     }
 }
 
@@ -34,6 +36,10 @@ impl SceneSettings {
     pub fn validate(&self) -> Result<()> {
         if self.scenes == 0 || self.scenes > 1 << 32 {
             return Err(Error::setting("data.scenes", format!("{} scenes", self.scenes)));
+        }
+        if self.side != SIDE && self.side != SIDE / 2 {
+            let why = format!("{}, wanted {SIDE} or {}", self.side, SIDE / 2);
+            return Err(Error::setting("data.side", why));
         }
         Ok(())
     }
@@ -56,12 +62,15 @@ impl SceneSettings {
     }
 }
 
-/// Scenes as `[batch, 3, 64, 64]` in -1..=1.
-pub(crate) fn pixels<'a>(
-    scenes: impl ExactSizeIterator<Item = &'a Scene>,
-    device: &Device,
-) -> Tensor<4> {
-    let count = scenes.len();
-    let values: Vec<f32> = scenes.flat_map(|s| s.render().to_f32_chw()).collect();
-    tensor(values, count, [3, SIDE, SIDE], device)
+/// Scenes as `[batch, 3, side, side]` in -1..=1.
+///
+/// # Errors
+///
+/// [`Error::Setting`] where the world is not drawn at that side.
+pub(crate) fn pixels(scenes: &[Scene], side: usize, device: &Device) -> Result<Tensor<4>> {
+    let mut values = Vec::with_capacity(scenes.len() * 3 * side * side);
+    for scene in scenes {
+        values.extend(scene.render_at(side)?.to_f32_chw());
+    }
+    Ok(tensor(values, scenes.len(), [3, side, side], device))
 }

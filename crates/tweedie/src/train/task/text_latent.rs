@@ -1,37 +1,38 @@
-//! Training a text-conditional U-Net over an autoencoder's latents, together with its text encoder.
+//! Training a text-conditional network over an autoencoder's latents or over pixels, together with
+//! its text encoder.
 //!
-//! The latents of all scenes are encoded once and kept; captions are drawn afresh each time a scene
-//! is shown. The parts are those of latent diffusion (Rombach et al. 2022): the context is the text
+//! The latents of all scenes are encoded once and kept, or, without an autoencoder, scenes are drawn
+//! as they are needed; captions are drawn afresh each time a scene is shown. The parts are those of latent diffusion (Rombach et al. 2022): the context is the text
 //! encoder's last hidden state, and the empty text stands for 'none'. A text encoder that was trained
-//! before stays as it is, as in Stable Diffusion; else it learns with the U-Net.
+//! before stays as it is, as in Stable Diffusion; else it learns with the network.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::captions::Captions;
+use super::network::Trained;
 use super::pictures::tensor;
 use super::scenes::{SceneSettings, pixels};
 use super::whitening::Whitening;
 use super::{Task, sampling, scheduler};
 use crate::data::Images;
-use crate::data::shapes::{Caption, SIDE, Scene, score};
+use crate::data::shapes::{Caption, Scene, score};
 use crate::denoiser::{Cond, NetworkDenoiser};
 use crate::error::{Error, Result};
 use crate::hub::{Dtype, Folder, ModelFolder, Output, TensorFile, outputs, write_safetensors};
-use crate::model::config::{AutoencoderKlConfig, UNet2DConditionConfig};
-use crate::model::{AutoencoderKl, ClipText, UNet2DCondition};
+use crate::model::config::{AutoencoderKlConfig, Config as _, UNet2DConditionConfig};
+use crate::model::{AutoencoderKl, ClipText};
 use crate::state::State;
 use crate::train::config::Config;
 use crate::train::draws::{self, Use};
 use crate::train::objective::{Objective, ObjectiveSettings, Place};
 use crate::weight::{self, Parameters, Weight, join};
 
-/// The section `autoencoder`.
+/// The section `autoencoder`; a configuration without it trains over pixels.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AutoencoderSettings {
@@ -63,19 +64,26 @@ impl Default for TextSettings {
     }
 }
 
-/// A text-conditional latent U-Net in training, and its text encoder with it where that is not
-/// trained already.
+/// A text-conditional network in training, and its text encoder with it where that is not trained
+/// already.
 pub struct TextLatent {
-    unet: Arc<UNet2DCondition>,
+    network: Trained,
     text: ClipText,
-    autoencoder: AutoencoderKl,
     captions: Captions,
     settings: TextSettings,
     objective: Objective,
     objective_settings: ObjectiveSettings,
     scenes: SceneSettings,
-    latents: Latents,
+    space: Space,
     device: Device,
+}
+
+/// What the network sees of the scenes.
+enum Space {
+    /// Their pixels.
+    Pixels,
+    /// The latents of an autoencoder.
+    Latents(Box<AutoencoderKl>, Latents),
 }
 
 /// The latents of all scenes, of unit size.
@@ -86,15 +94,14 @@ struct Latents {
 
 impl Parameters for TextLatent {
     fn each(&self, path: &str, visit: &mut dyn FnMut(&str, &Weight)) {
-        self.unet.each(&join(path, "unet"), visit);
+        self.network.each(&join(path, self.network.component()), visit);
         if self.settings.encoder.is_none() {
             self.text.each(&join(path, "text_encoder"), visit);
         }
     }
 
     fn each_mut(&mut self, path: &str, visit: &mut dyn FnMut(&str, &mut Weight)) {
-        // Nobody else holds the network between two passes, so that this copies nothing.
-        Arc::make_mut(&mut self.unet).each_mut(&join(path, "unet"), visit);
+        self.network.each_mut(&join(path, self.network.component()), visit);
         if self.settings.encoder.is_none() {
             self.text.each_mut(&join(path, "text_encoder"), visit);
         }
@@ -102,7 +109,8 @@ impl Parameters for TextLatent {
 }
 
 impl TextLatent {
-    /// From the sections `data`, `autoencoder`, `text`, `text_encoder`, `network` and `objective`.
+    /// From the sections `data`, `autoencoder`, `text`, `text_encoder`, `network` (of class
+    /// `UNet2DConditionModel` where it names none) and `objective`.
     ///
     /// # Errors
     ///
@@ -112,47 +120,38 @@ impl TextLatent {
         let scenes: SceneSettings = config.section("data")?;
         scenes.validate()?;
         let settings: TextSettings = config.section("text")?;
-        let from: AutoencoderSettings = config.section("autoencoder")?;
         let objective_settings: ObjectiveSettings = config.section("objective")?;
         let captions = Captions::new(settings.length)?;
         let text = match &settings.encoder {
             Some(folder) => captions.trained(folder, device)?,
             None => captions.encoder(config, device)?,
         };
-        let network: UNet2DConditionConfig = config.section("network")?;
-        let (mut autoencoder, mut plain) = open_autoencoder(&from.folder, device)?;
-        let mut latents = match &from.cache {
-            Some(file) => Latents::cached(file, &scenes, &autoencoder, device)?,
-            None => Latents::encode(&scenes, &autoencoder, device)?,
+        let network = Trained::read(config, UNet2DConditionConfig::CLASS, device)?;
+        let space = match config.has("autoencoder") {
+            true => Space::encoded(&config.section("autoencoder")?, &scenes, device)?,
+            false => Space::Pixels,
         };
-        if network.in_channels != latents.shape[0] {
-            let why = format!("{}, wanted {}", network.in_channels, latents.shape[0]);
+        let (found, wanted) = (network.network.asks().channels, space.shape(&scenes)[0]);
+        if found != Some(wanted) {
+            let why = format!("{}, wanted {wanted}", found.unwrap_or_default());
             return Err(Error::setting("network.in_channels", why));
         }
-        plain.scaling_factor = if from.whiten {
-            latents.whiten(&mut autoencoder)?;
-            1.0
-        } else {
-            latents.to_unit()
-        };
-        autoencoder = rebuilt(&autoencoder, plain, device)?;
         Ok(Self {
-            unet: Arc::new(UNet2DCondition::new(network, device)?),
+            network,
             text,
-            autoencoder,
             captions,
             settings,
             objective: Objective::new(&objective_settings)?,
             objective_settings,
             scenes,
-            latents,
+            space,
             device: device.clone(),
         })
     }
 
     fn denoiser(&self) -> NetworkDenoiser {
         NetworkDenoiser {
-            network: self.unet.clone(),
+            network: self.network.network.clone(),
             time: self.objective.time,
             scaling: self.objective.scaling,
         }
@@ -163,7 +162,7 @@ impl TextLatent {
         Ok(self.text.encode(&self.captions.tokens(texts)?, 0)?.hidden)
     }
 
-    /// Pictures of captions, as `[batch, 3, 64, 64]` values.
+    /// Pictures of captions, as `[batch, 3, side, side]` values.
     fn draw(&self, captions: &[Caption]) -> Result<Vec<f32>> {
         let texts: Vec<String> = captions.iter().map(|c| c.text.clone()).collect();
         let none = Cond {
@@ -175,18 +174,67 @@ impl TextLatent {
             negative: Some(Box::new(none)),
             ..Cond::default()
         };
-        let [c, h, w] = self.latents.shape;
+        let [c, h, w] = self.space.shape(&self.scenes);
         let x = Tensor::<4>::zeros([captions.len(), c, h, w], &self.device);
         let process = &*self.objective.process;
         let z = sampling::draw(&self.denoiser(), process, cond, x, self.settings.guidance)?;
-        let z = self.autoencoder.of_unit(z.view::<4>()?);
-        let y = self.autoencoder.decode(&z)?;
+        let y = match &self.space {
+            Space::Pixels => z.view::<4>()?,
+            Space::Latents(autoencoder, _) => {
+                autoencoder.decode(&autoencoder.of_unit(z.view::<4>()?))?
+            }
+        };
         Ok(y.into_data_as::<f32>().iter::<f32>().collect())
     }
 
     /// Caption `i` of those that are measured on.
     fn held(&self, i: usize) -> Caption {
         self.scenes.caption(&self.scenes.held(i), i as u64)
+    }
+}
+
+impl Space {
+    /// The latents of all scenes, and the autoencoder in the form in which it is published.
+    fn encoded(
+        from: &AutoencoderSettings,
+        scenes: &SceneSettings,
+        device: &Device,
+    ) -> Result<Self> {
+        let (mut autoencoder, mut plain) = open_autoencoder(&from.folder, device)?;
+        let mut latents = match &from.cache {
+            Some(file) => Latents::cached(file, scenes, &autoencoder, device)?,
+            None => Latents::encode(scenes, &autoencoder, device)?,
+        };
+        plain.scaling_factor = if from.whiten {
+            latents.whiten(&mut autoencoder)?;
+            1.0
+        } else {
+            latents.to_unit()
+        };
+        Ok(Self::Latents(Box::new(rebuilt(&autoencoder, plain, device)?), latents))
+    }
+
+    /// Channels, height and width.
+    fn shape(&self, scenes: &SceneSettings) -> [usize; 3] {
+        match self {
+            Self::Pixels => [3, scenes.side, scenes.side],
+            Self::Latents(_, latents) => latents.shape,
+        }
+    }
+
+    fn batch(
+        &self,
+        examples: &[usize],
+        scenes: &SceneSettings,
+        device: &Device,
+    ) -> Result<Tensor<4>> {
+        match self {
+            Self::Pixels => {
+                let shown: Vec<Scene> = examples.iter().map(|&i| scenes.train(i)).collect();
+                pixels(&shown, scenes.side, device)
+            }
+            Self::Latents(_, latents) => Ok(latents.batch(examples, device)),
+        }
     }
 }
 
@@ -230,7 +278,7 @@ impl Latents {
         for start in (0..scenes.scenes).step_by(32) {
             let end = scenes.scenes.min(start + 32);
             let batch: Vec<Scene> = (start..end).map(|i| scenes.train(i)).collect();
-            let mean = autoencoder.encode(&pixels(batch.iter(), device))?.0;
+            let mean = autoencoder.encode(&pixels(&batch, scenes.side, device)?)?.0;
             let [_, c, h, w] = mean.dims();
             shape = [c, h, w];
             values.extend(mean.into_data_as::<f32>().iter::<f32>());
@@ -324,27 +372,29 @@ impl Task for TextLatent {
         // What comes from a frozen encoder joins the tape here.
         let context = if self.settings.encoder.is_some() { context.autodiff() } else { context };
         let cond = Cond { context: Some(context), ..Cond::default() };
-        let x0 = State::new(self.latents.batch(examples, &self.device));
+        let x0 = State::new(self.space.batch(examples, &self.scenes, &self.device)?);
         self.objective.loss(&self.denoiser(), &x0, &cond, place)
     }
 
     fn samples(&mut self) -> Result<Option<Images>> {
         let captions: Vec<Caption> = (0..25).map(|i| self.held(i)).collect();
         let values = self.draw(&captions)?;
-        Images::from_f32([captions.len(), 3, SIDE, SIDE], &values).map(Some)
+        let side = self.scenes.side;
+        Images::from_f32([captions.len(), 3, side, side], &values).map(Some)
     }
 
     /// The share of captions of which everything that they ask for is in the picture.
     fn measure(&mut self) -> Result<Vec<(String, f64)>> {
         use crate::data::shapes::Picture;
+        let side = self.scenes.side;
         let mut right = [0.0; 2];
         let mut count = [0.0_f64; 2];
         for start in (0..self.scenes.test).step_by(16) {
             let range = start..self.scenes.test.min(start + 16);
             let captions: Vec<Caption> = range.clone().map(|i| self.held(i)).collect();
             let values = self.draw(&captions)?;
-            for ((i, caption), pixels) in range.zip(&captions).zip(values.chunks(3 * SIDE * SIDE)) {
-                let picture = Picture::from_f32_chw(SIDE, SIDE, pixels)?;
+            for ((i, caption), pixels) in range.zip(&captions).zip(values.chunks(3 * side * side)) {
+                let picture = Picture::from_f32_chw(side, side, pixels)?;
                 right[i % 2] += f64::from(u8::from(score(&picture, &caption.asked).all_right()));
                 count[i % 2] += 1.0;
             }
@@ -354,15 +404,26 @@ impl Task for TextLatent {
     }
 
     fn export(&mut self, folder: &Path) -> Result<()> {
-        ModelFolder::new("StableDiffusionPipeline")
-            .network("vae", self.autoencoder.config(), outputs(&self.autoencoder, Dtype::F16))?
-            .network("text_encoder", self.text.config(), outputs(&self.text, Dtype::F16))?
-            .network("unet", self.unet.config(), outputs(&*self.unet, Dtype::F16))?
+        let latent = matches!(self.space, Space::Latents(..));
+        let mut model = ModelFolder::new(self.network.text_pipeline(latent));
+        if let Space::Latents(autoencoder, _) = &self.space {
+            let weights = outputs(&**autoencoder, Dtype::F16);
+            model = model.network("vae", autoencoder.config(), weights)?;
+        }
+        model =
+            model.network("text_encoder", self.text.config(), outputs(&self.text, Dtype::F16))?;
+        model = self
+            .network
+            .put(model)?
             .tokenizer(&self.captions.vocabulary, self.captions.length)?
-            .scheduler(&scheduler::of(&self.objective_settings)?)?
-            .without("safety_checker")?
-            .without("feature_extractor")?
-            .argument("requires_safety_checker", json!(false))?
-            .write(folder)
+            .scheduler(&scheduler::of(&self.objective_settings)?)?;
+        if latent && self.network.component() == "unet" {
+            // What the published pipeline knows beside.
+            model = model
+                .without("safety_checker")?
+                .without("feature_extractor")?
+                .argument("requires_safety_checker", json!(false))?;
+        }
+        model.write(folder)
     }
 }

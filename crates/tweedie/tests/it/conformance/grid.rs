@@ -23,6 +23,7 @@ const VARIANTS: &[&str] = &[
     "log-snr:last=sigma-min",
     "log-snr:lambda_min=-2,lambda_max=2",
     "shifted:shift=1",
+    "listed:times=[1,0.7,0.02]",
     "shifted:spacing=steps,shift=5",
 ];
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tweedie::catalog::Seam;
 use tweedie::denoiser::{Cond, Denoiser};
-use tweedie::guide::{Autoguidance, Clip, Guide, Interval, autoguidance};
+use tweedie::guide::{Autoguidance, Clip, Guide, Interval, TStitch, autoguidance, t_stitch};
 use tweedie::noise::Seeded;
 use tweedie::prediction::Prediction;
 use tweedie::run::{Parts, Run, Unwatched};
@@ -120,6 +120,11 @@ pub(super) fn guides(name: &str, weak: &Arc<dyn Denoiser>) -> Result<Vec<Box<dyn
         "autoguidance" => {
             let settings = autoguidance::Settings::default();
             vec![Box::new(Autoguidance::new(weak.clone(), settings)?)]
+        }
+        "t-stitch" => {
+            // The whole way, so that whether it changes something does not hang on the grid.
+            let settings = t_stitch::Settings { share: 1.0 };
+            vec![Box::new(TStitch::new(weak.clone(), settings)?)]
         }
         // The tiny network's estimates need not leave the range of pictures.
         "clip" => vec![Box::new(Clip { range: 0.3 }.checked()?)],
@@ -263,7 +268,7 @@ const REASONS: &[(&str, &str)] = &[
         "with an evaluation of the whole state at its level",
         "densities are followed along steps that begin with the noises where the state is",
     ),
-    ("a weak model", "a spec names one model; the weak one is an argument"),
+    ("a second model", "the guide asks another model too, which the run has to name"),
     ("a record of another run", "a spec describes one run; the record is an argument"),
     ("two walks side by side", "which rows are pairs, and of which words, is an argument"),
     (

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use burn::tensor::{Tensor, TensorData};
 use tweedie::denoiser::{Cond, Network, Pass, Row, Times};
-use tweedie::model::config::{DitConfig, UNet2DConditionConfig, UNet2DConfig};
+use tweedie::model::config::{DitConfig, PixArtConfig, UNet2DConditionConfig, UNet2DConfig};
 use tweedie::model::{AutoencoderKl, ClipText, DiT, ModelConfig, UNet2D, UNet2DCondition, build};
 use tweedie::random::Key;
 use tweedie::state::State;
@@ -14,7 +14,7 @@ use tweedie::weight::{Parameters, Weight, draw};
 
 use super::fixture::{Fixture, Recorder, rows};
 
-const CASES: [&str; 10] = [
+const CASES: [&str; 12] = [
     "unet2d_plain",
     "unet2d_scale_shift_classes",
     "unet2d_ddpm",
@@ -25,6 +25,8 @@ const CASES: [&str; 10] = [
     "unet2d_condition_text_time",
     "dit_plain",
     "dit_larger",
+    "pixart_plain",
+    "pixart_larger_masked",
 ];
 
 /// A network and eight different rows for it.
@@ -42,6 +44,7 @@ fn config(fixture: &Fixture) -> ModelConfig {
             ModelConfig::UNet2DCondition(Box::new(fixture.config::<UNet2DConditionConfig>()))
         }
         ModelConfig::DiT(_) => ModelConfig::DiT(fixture.config::<DitConfig>()),
+        ModelConfig::PixArt(_) => ModelConfig::PixArt(fixture.config::<PixArtConfig>()),
     }
 }
 

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor};
 use tweedie::denoiser::Pass;
 use tweedie::model::config::AutoencoderTinyConfig;
-use tweedie::model::{AutoencoderKl, AutoencoderTiny, ClipText, DiT};
+use tweedie::model::{AutoencoderKl, AutoencoderTiny, ClipText, DiT, PixArt};
 use tweedie::tap::SharedTap;
 use tweedie::weight::draw;
 
@@ -86,6 +86,23 @@ fn dit_as_published() {
 #[test]
 fn dit_at_another_size_as_published() {
     dit("dit_larger");
+}
+
+fn pixart(case: &str) {
+    let fixture = Fixture::open(case);
+    assert_eq!(fixture.class(), "PixArtTransformer2DModel");
+    let network = PixArt::new(fixture.config(), &fixture.device).unwrap();
+    same_numbers(&fixture, &fixture.load(network));
+}
+
+#[test]
+fn pixart_as_published() {
+    pixart("pixart_plain");
+}
+
+#[test]
+fn pixart_at_another_size_under_a_mask_as_published() {
+    pixart("pixart_larger_masked");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use tweedie::catalog::{Card, Made, Seam, cards};
-use tweedie::{grid, guide, process, sampler, tap};
+use tweedie::{grid, guide, process, sampler, tap, tune};
 
 use super::ledger::{self, Paper, is_kebab};
 use super::report;
@@ -342,7 +342,8 @@ fn known_failures_name_tests() {
         .chain(of(grid::entries()))
         .chain(of(sampler::entries()))
         .chain(of(guide::entries()))
-        .chain(of(tap::entries()));
+        .chain(of(tap::entries()))
+        .chain(of(tune::entries()));
     report(&stale_failures(known, &tests));
 }
 

@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["level", "noise", "ops", "state", "weight"],
     &["data", "grid", "media", "prediction", "process", "prompt"],
     &["denoiser", "derivative", "guide", "operator", "sampler", "tap"],
-    &["oracle", "run", "spec"],
+    &["oracle", "run", "spec", "tune"],
     &["discrete", "edit", "parallel", "prune", "quant", "restore"],
     &["model"],
     &["eval", "hub"],

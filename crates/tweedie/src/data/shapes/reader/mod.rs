@@ -23,6 +23,8 @@ pub const LEAST_SIMILARITY: f64 = 0.80;
 
 /// The pixels around an object's box in which picture and drawing are compared.
 const MARGIN: f64 = 2.0;
+/// Pictures of a smaller side cannot be read.
+const LEAST_SIDE: usize = 32;
 /// More pieces than this are no scene.
 const MOST_PIECES: usize = 24;
 /// How far a smoothed pixel may be from the drawing, and how many pixels may be farther.
@@ -53,7 +55,7 @@ pub enum Reading {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Why {
-    /// It is not 64 by 64 pixels.
+    /// It is not square, or 64 pixels are no multiple of its side, or it has fewer than 32.
     Dimensions,
     /// No background colour fills half of it.
     NoBackground,
@@ -76,9 +78,11 @@ pub fn read(picture: &Picture) -> Reading {
 }
 
 fn explain(picture: &Picture) -> Result<(Scene, Vec<f64>, f64), Why> {
-    if (picture.width(), picture.height()) != (SIDE, SIDE) {
+    let side = picture.width();
+    if picture.height() != side || side < LEAST_SIDE || !SIDE.is_multiple_of(side) {
         return Err(Why::Dimensions);
     }
+    let picture = &picture.enlarged(SIDE / side);
     let pixels: Vec<Rgb> =
         picture.data().chunks_exact(3).map(|p| [p[0], p[1], p[2]].map(f64::from)).collect();
     let smooth = pieces::smooth(&pixels);
@@ -97,7 +101,8 @@ fn explain(picture: &Picture) -> Result<(Scene, Vec<f64>, f64), Why> {
     }
     let objects = found.iter().map(|f| f.object).collect();
     let scene = Scene { background: ground.background, objects };
-    let render = scene.render();
+    // A small picture is compared with a drawing that has been as small.
+    let render = scene.render_at(side).map_err(|_| Why::Dimensions)?.enlarged(SIDE / side);
     let render: Vec<Rgb> =
         render.data().chunks_exact(3).map(|p| [p[0], p[1], p[2]].map(f64::from)).collect();
     let box_of = |o: &Object| Bounds::of_object(o, MARGIN);
@@ -173,6 +178,7 @@ mod tests {
         assert_eq!(why(&plain), Some(Why::NoObject));
         assert_eq!(why(&Picture::plain(SIDE, SIDE, [0, 255, 0])), Some(Why::NoBackground));
         assert_eq!(why(&Picture::plain(63, 64, [0; 3])), Some(Why::Dimensions));
+        assert_eq!(why(&Picture::plain(16, 16, [0; 3])), Some(Why::Dimensions));
         assert_eq!(why(&Picture::plain(0, 0, [0; 3])), Some(Why::Dimensions));
         let four = [(14.0, 14.0), (50.0, 14.0), (14.0, 50.0), (50.0, 50.0)];
         let four = four.map(|(x, y)| object(Shape::Star, Colour::Red, x, y, 10.6)).to_vec();
