@@ -3,14 +3,14 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 use tweedie::catalog::{Card, Made, Seam};
-use tweedie::{grid, guide, process, sampler, tap};
+use tweedie::{grid, guide, process, reward, sampler, search, tap};
 
 use crate::output;
 
 /// List the methods that can be combined, with their settings.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Show one method, or the methods of one seam: process, grid, sampler, guide, tap.
+    /// Show one method, or the methods of one seam: process, grid, sampler, guide, tap, reward, search.
     name: Option<String>,
     /// Print as JSON.
     #[arg(long)]
@@ -31,6 +31,8 @@ fn rows() -> Vec<Row> {
         .chain(of(sampler::entries()))
         .chain(of(guide::entries()))
         .chain(of(tap::entries()))
+        .chain(of(reward::entries()))
+        .chain(of(search::entries()))
         .collect()
 }
 

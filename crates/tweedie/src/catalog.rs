@@ -20,14 +20,26 @@ pub enum Seam {
     Guide,
     /// Runs around a site inside a network.
     Tap,
+    /// What a sample is to score high in.
+    Reward,
+    /// Spends evaluations on finding a better sample.
+    Search,
     /// What training minimises, and its parts.
     Objective,
 }
 
 impl Seam {
     /// Every seam, in reading order.
-    pub const ALL: [Self; 6] =
-        [Self::Process, Self::Grid, Self::Sampler, Self::Guide, Self::Tap, Self::Objective];
+    pub const ALL: [Self; 8] = [
+        Self::Process,
+        Self::Grid,
+        Self::Sampler,
+        Self::Guide,
+        Self::Tap,
+        Self::Reward,
+        Self::Search,
+        Self::Objective,
+    ];
 
     /// Its name: the folder, the flag and the key in a spec.
     pub fn name(self) -> &'static str {
@@ -37,6 +49,8 @@ impl Seam {
             Self::Sampler => "sampler",
             Self::Guide => "guide",
             Self::Tap => "tap",
+            Self::Reward => "reward",
+            Self::Search => "search",
             Self::Objective => "objective",
         }
     }
@@ -146,5 +160,7 @@ pub fn cards() -> impl Iterator<Item = &'static Card> {
         .chain(crate::sampler::cards())
         .chain(crate::guide::cards())
         .chain(crate::tap::cards())
+        .chain(crate::reward::cards())
+        .chain(crate::search::cards())
         .chain(crate::train::cards())
 }

@@ -20,6 +20,7 @@ mod controlnet;
 mod dit;
 pub mod edge;
 pub mod embed;
+pub mod experts;
 pub mod layers;
 pub mod norms;
 pub mod ops;
