@@ -97,6 +97,8 @@ fn known_failures_name_tests_that_exist() {
         all(tweedie::sampler::entries()),
         all(tweedie::guide::entries()),
         all(tweedie::tap::entries()),
+        all(tweedie::reward::entries()),
+        all(tweedie::search::entries()),
     ];
     for test in named.concat() {
         assert!(TESTS.contains(&test), "known_failures names `{test}`, which does not exist");
@@ -122,4 +124,6 @@ fn lists_are_in_order_and_defaults_can_be_read() {
     check(tweedie::sampler::entries(), Seam::Sampler);
     check(tweedie::guide::entries(), Seam::Guide);
     check(tweedie::tap::entries(), Seam::Tap);
+    check(tweedie::reward::entries(), Seam::Reward);
+    check(tweedie::search::entries(), Seam::Search);
 }

@@ -440,10 +440,11 @@ fn the_configurations_of_the_repository_are_valid() {
     use tweedie::model::config::{
         AutoencoderKlConfig, ClipTextConfig, UNet2DConditionConfig, UNet2DConfig,
     };
+    use tweedie::model::experts::{Experts, ExpertsConfig};
     use tweedie::model::{AutoencoderKl, ClipText, UNet2D, UNet2DCondition};
     use tweedie::train::config::TaskKind;
     use tweedie::train::objective::{Objective, ObjectiveSettings};
-    use tweedie::train::task::TextSettings;
+    use tweedie::train::task::{ExpertsSettings, TextSettings};
     use tweedie::weight::count;
 
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
@@ -488,6 +489,12 @@ fn the_configurations_of_the_repository_are_valid() {
             TaskKind::Classifier => {
                 let network: ClassifierConfig = config.section("network").unwrap();
                 count(&Classifier::new(network, &device).unwrap())
+            }
+            TaskKind::Experts => {
+                let settings: ExpertsSettings = config.section("experts").unwrap();
+                let (experts, rank) = (settings.experts, settings.rank);
+                let of = ExpertsConfig { experts, rank, ..ExpertsConfig::default() };
+                count(&Experts::new(of, &device).unwrap())
             }
         };
         assert!(weights * 2 < 7 << 20, "{}: {weights} weights", file.display());
