@@ -28,7 +28,7 @@ pub(crate) const CARD: Card = Card {
     what: "a class under an ordinary classifier with an adapter for each range of levels",
     aliases: &[],
     ledger: "ppap",
-    parts: &[&crate::reward::classifier::CARD, &crate::guide::classifier_guidance::CARD],
+    parts: &[&crate::reward::classifier::CARD],
     file: file!(),
 };
 

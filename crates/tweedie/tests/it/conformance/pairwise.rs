@@ -355,6 +355,10 @@ const REASONS: &[(&str, &str)] = &[
         "a sampler that draws noise",
         "the population is copied on the way, and copies that draw nothing stay alike",
     ),
+    (
+        "depend on the state",
+        "a tap puts other numbers in place of what the network computes, which leaves no gradient",
+    ),
     ("a reward", "the part follows a reward, which the condition holds"),
     ("a weak model", "a spec names one model; the weak one is an argument"),
     ("a record of another run", "a spec describes one run; the record is an argument"),

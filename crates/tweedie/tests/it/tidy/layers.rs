@@ -11,8 +11,8 @@ const LAYERS: &[&[&str]] = &[
     &["level", "noise", "ops", "state", "weight"],
     &["data", "grid", "media", "prediction", "process", "prompt"],
     &["denoiser", "derivative", "guide", "operator", "reward", "sampler", "tap"],
-    &["oracle", "run", "spec"],
-    &["discrete", "edit", "parallel", "prune", "quant", "restore", "search"],
+    &["oracle", "run", "search", "spec"],
+    &["discrete", "edit", "parallel", "prune", "quant", "restore"],
     &["model"],
     &["eval", "hub"],
     &["train"],
@@ -39,6 +39,8 @@ const WITHIN_A_ROW: &[(&str, &str, &str)] = &[
     ("reward", "operator", "a measurement can be a reward"),
     ("guide", "tap", "a guide may lend the weak branch a tap"),
     ("run", "spec", "a run is built from what to run"),
+    ("search", "run", "a search walks runs"),
+    ("spec", "search", "a search can be named in what to run"),
 ];
 
 /// Modules that only name the others: the tour and the catalogue, which reads every seam's list.
