@@ -121,10 +121,19 @@ pub(crate) fn place(id: &str) -> PathBuf {
     root().join("crates/tweedie-lab/results").join(format!("{id}.json"))
 }
 
+/// Files beside the checks that some of them share; each depends on those that it names.
+const HELPERS: &[&str] = &["pictures"];
+
 /// The hashes of everything that a check depends on, as they are now.
 pub(crate) fn hashes(check: &Check) -> Result<BTreeMap<String, String>> {
     let mut files = vec![check.file.to_owned(), "crates/tweedie-lab/src/check/world.rs".to_owned()];
     collect(card(check)?, &mut files);
+    let own = std::fs::read_to_string(root().join(check.file.replace('\\', "/")));
+    for helper in HELPERS {
+        if own.as_ref().is_ok_and(|code| code.contains(&format!("{helper}::"))) {
+            files.push(format!("crates/tweedie-lab/src/check/{helper}.rs"));
+        }
+    }
     let mut hashes = BTreeMap::new();
     for file in files {
         let file = file.replace('\\', "/");

@@ -15,12 +15,22 @@ use crate::record::{self, Record};
 
 mod ddim;
 mod dpmpp_2m;
+mod elucd;
+mod noise_search;
+mod pictures;
 mod pndm;
 mod superdiff;
 pub(crate) mod world;
 
 /// Every check, in the order of their ids.
-pub(crate) const CHECKS: &[Check] = &[ddim::CHECK, dpmpp_2m::CHECK, pndm::CHECK, superdiff::CHECK];
+pub(crate) const CHECKS: &[Check] = &[
+    ddim::CHECK,
+    dpmpp_2m::CHECK,
+    elucd::CHECK,
+    noise_search::CHECK,
+    pndm::CHECK,
+    superdiff::CHECK,
+];
 
 /// What is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
