@@ -4,12 +4,16 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use serde_json::json;
-use tweedie::engine::{Engine, Model, Noises, generate, instruction_set, source};
+use serde_json::{Value, json};
+use tweedie::catalog::Seam;
+use tweedie::engine::{
+    Engine, Inputs, Model, Noises, generate, instruction_set, open_classifier, source,
+};
 use tweedie::hub::TensorFile;
 use tweedie::media::{Format, RECORD, decode_texts};
 use tweedie::noise::Rng;
 use tweedie::prompt::Emphasis;
+use tweedie::search;
 use tweedie::spec::{Limits, Spec, resolve_sampler};
 
 use crate::demands::{Demands, Memory, Stored, measured};
@@ -90,6 +94,13 @@ pub(crate) struct Args {
     /// A tap inside the network, such as a cache; may be given several times.
     #[arg(long, value_name = "TAP")]
     tap: Vec<String>,
+    /// What the pictures are to score high in, for guides that follow it and searches that choose by
+    /// it: a class, a caption's reading, a measurement; several add up.
+    #[arg(long, value_name = "REWARD")]
+    reward: Vec<String>,
+    /// Spend evaluations on finding pictures of higher reward: `noise-search`, `fk-steering`.
+    #[arg(long, value_name = "SEARCH")]
+    search: Option<String>,
     /// The seed of the first picture; picture k has seed + k.
     #[arg(short, long)]
     seed: Option<u64>,
@@ -151,7 +162,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
     /// Repeat the picture of this file, from the record in it.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "sampler", "grid", "steps", "seed", "count", "negative", "class", "prompt_text", "size", "width", "height", "guidance", "guide", "tap", "clip_skip", "emphasis", "dtype"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "sampler", "grid", "steps", "seed", "count", "negative", "class", "prompt_text", "size", "width", "height", "guidance", "guide", "tap", "reward", "search", "clip_skip", "emphasis", "dtype"])]
     from: Option<PathBuf>,
     /// Print a report as JSON on standard output and nothing else.
     #[arg(long)]
@@ -197,6 +208,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut inputs = args.task.read(&mut spec, args.from.as_deref())?;
     inputs.controls = args.controls.read(&engine, &mut spec, args.from.as_deref())?;
     inputs.noise = noises(args, &mut spec)?;
+    classifiers(&engine, &mut spec, &mut inputs)?;
     spec.validate(&Limits::default())?;
     if args.from.is_none() {
         spec.dtype = args.dtype.map(Stored::storage);
@@ -221,7 +233,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let encoded = start.elapsed();
     let target = Target::new(&args.out, args.format, spec.count)?;
     let stop = progress::stop_flag()?;
-    let evaluations = (spec.count * spec.steps) as u64;
+    let walks = walks(&spec)?;
+    let evaluations = ((spec.count * spec.steps) as f64 * walks).round() as u64;
+    if let Some(search) = spec.search.as_ref().filter(|_| !args.json) {
+        output::warn(&format!(
+            "search {search}: costs {walks} times what a picture costs without it"
+        ));
+    }
     let bar = progress::bar(evaluations, "steps", args.json);
     bar.set_message(model.name.clone());
     let preview = args.preview.then(|| (target.folder.join("preview.png"), &model));
@@ -270,6 +288,28 @@ fn kept_hashes() -> Option<PathBuf> {
     tweedie::data::root::cache_folder().map(|folder| folder.join("hashes"))
 }
 
+/// Opens the classifiers in folders that rewards name, and calls them by the folder's last part.
+fn classifiers(engine: &Engine, spec: &mut Spec, inputs: &mut Inputs) -> Result<()> {
+    for part in &mut spec.rewards {
+        let Some(folder) = part.settings.get("model").and_then(Value::as_str) else { continue };
+        if folder.starts_with("builtin:") {
+            continue;
+        }
+        let classifier = open_classifier(folder, engine.device())?;
+        let name = Path::new(folder).file_name().unwrap_or_default();
+        let name = name.to_string_lossy().into_owned();
+        part.settings.insert("model".to_owned(), name.clone().into());
+        inputs.classifiers.insert(name, classifier);
+    }
+    Ok(())
+}
+
+/// How many walks of one candidate a picture costs.
+fn walks(spec: &Spec) -> Result<f64> {
+    let Some(part) = &spec.search else { return Ok(1.0) };
+    Ok(part.make(search::entries(), Seam::Search)?.walks(spec.steps))
+}
+
 /// The spec that the arguments ask for, and the model to open.
 fn asked(args: &Args) -> Result<(String, Spec)> {
     let name = args.model.clone().unwrap_or_else(|| "builtin:shapes".to_owned());
@@ -307,6 +347,8 @@ fn asked(args: &Args) -> Result<(String, Spec)> {
     }
     spec.guides = args.guide.iter().map(|g| g.parse()).collect::<Result<_, _>>()?;
     spec.taps = args.tap.iter().map(|t| t.parse()).collect::<Result<_, _>>()?;
+    spec.rewards = args.reward.iter().map(|r| r.parse()).collect::<Result<_, _>>()?;
+    spec.search = args.search.as_ref().map(|s| s.parse()).transpose()?;
     Ok((name, spec))
 }
 

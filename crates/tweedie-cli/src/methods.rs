@@ -3,15 +3,15 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 use tweedie::catalog::{Card, Made, Seam};
-use tweedie::{edit, grid, guide, process, sampler, tap, tune};
+use tweedie::{edit, grid, guide, process, reward, sampler, search, tap, tune};
 
 use crate::output;
 
 /// List the methods that can be combined, with their settings.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Show one method, or the methods of one seam: process, grid, sampler, guide, tap,
-    /// edit, tune.
+    /// Show one method, or the methods of one seam: process, grid, sampler, guide, tap, reward,
+    /// search, edit, tune.
     name: Option<String>,
     /// Print as JSON.
     #[arg(long)]
@@ -34,6 +34,8 @@ fn rows() -> Vec<Row> {
         .chain(of(tap::entries()))
         .chain(of(edit::entries()))
         .chain(of(tune::entries()))
+        .chain(of(reward::entries()))
+        .chain(of(search::entries()))
         .collect()
 }
 

@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// What of it to repaint: white is repainted, black stays.
     #[arg(long, value_name = "IMG")]
     mask: Option<PathBuf>,
+    /// The picture that the reward `measurement` measures.
+    #[arg(long, value_name = "IMG")]
+    measured: Option<PathBuf>,
     /// Put what the mask keeps back into the result pixel by pixel; softly where it is grey.
     #[arg(long)]
     keep: bool,
@@ -144,6 +147,7 @@ impl Args {
         for (path, file, images) in [
             (&self.init, &mut spec.task.init, &mut inputs.init),
             (&self.mask, &mut spec.task.mask, &mut inputs.mask),
+            (&self.measured, &mut spec.task.measured, &mut inputs.measured),
         ] {
             if let Some(path) = path {
                 let (source, picture) = read_picture(path)?;
@@ -161,6 +165,7 @@ impl Args {
         Ok(Inputs {
             init: find("init", &self.init, &spec.task.init)?,
             mask: find("mask", &self.mask, &spec.task.mask)?,
+            measured: find("measured", &self.measured, &spec.task.measured)?,
             ..Inputs::default()
         })
     }

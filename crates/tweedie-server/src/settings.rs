@@ -83,6 +83,7 @@ impl Limits {
             side: self.side,
             prompt: self.prompt,
             multiple_of: multiple,
+            walks: self.count as f64,
             ..tweedie::spec::Limits::default()
         }
     }

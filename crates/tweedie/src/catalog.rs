@@ -24,13 +24,17 @@ pub enum Seam {
     Edit,
     /// Finds the settings of a run before it.
     Tune,
+    /// What a sample is to score high in.
+    Reward,
+    /// Spends evaluations on finding a better sample.
+    Search,
     /// What training minimises, and its parts.
     Objective,
 }
 
 impl Seam {
     /// Every seam, in reading order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Process,
         Self::Grid,
         Self::Sampler,
@@ -38,6 +42,8 @@ impl Seam {
         Self::Tap,
         Self::Edit,
         Self::Tune,
+        Self::Reward,
+        Self::Search,
         Self::Objective,
     ];
 
@@ -51,6 +57,8 @@ impl Seam {
             Self::Tap => "tap",
             Self::Edit => "edit",
             Self::Tune => "tune",
+            Self::Reward => "reward",
+            Self::Search => "search",
             Self::Objective => "objective",
         }
     }
@@ -162,5 +170,7 @@ pub fn cards() -> impl Iterator<Item = &'static Card> {
         .chain(crate::tap::cards())
         .chain(crate::edit::cards())
         .chain(crate::tune::cards())
+        .chain(crate::reward::cards())
+        .chain(crate::search::cards())
         .chain(crate::train::cards())
 }

@@ -257,7 +257,11 @@ impl<'m> Run<'m> {
         let (spent, last) = (asked.pass.cost, asked.last.take());
         self.cost.forward += spent.forward;
         self.cost.backward += spent.backward;
-        let after = with_anchor(stepped?, self.parts.cond.endpoint.as_ref(), &Levels::One(to));
+        let mut after = with_anchor(stepped?, self.parts.cond.endpoint.as_ref(), &Levels::One(to));
+        // The innermost guide is the nearest to the network.
+        for guide in self.parts.guides.iter_mut().rev() {
+            after = guide.settled(from, to, after)?;
+        }
         for guide in &mut self.parts.guides {
             guide.stepped(from, to, &self.x, &after)?;
         }

@@ -18,9 +18,12 @@ mod compose;
 mod ddim;
 mod dpmpp_2m;
 mod edict;
+mod elucd;
 mod evodiff;
 pub(crate) mod fashion;
 mod ghvb;
+mod noise_search;
+mod pictures;
 pub(crate) mod pie;
 mod pndm;
 mod superdiff;
@@ -35,8 +38,10 @@ pub(crate) const CHECKS: &[Check] = &[
     ddim::CHECK,
     dpmpp_2m::CHECK,
     edict::CHECK,
+    elucd::CHECK,
     evodiff::CHECK,
     ghvb::CHECK,
+    noise_search::CHECK,
     pndm::CHECK,
     superdiff::CHECK,
     t_stitch::CHECK,

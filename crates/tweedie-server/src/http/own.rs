@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use tweedie::catalog::{Made, Seam};
 use tweedie::engine::source;
 use tweedie::spec::{PartSpec, Spec, resolve_grid, resolve_sampler};
-use tweedie::{grid, guide, process, sampler, tap};
+use tweedie::{grid, guide, process, reward, sampler, search, tap};
 use utoipa::ToSchema;
 
 use super::body::Body;
@@ -363,6 +363,8 @@ pub(crate) async fn methods() -> Json<Value> {
         .chain(of(sampler::entries()))
         .chain(of(guide::entries()))
         .chain(of(tap::entries()))
+        .chain(of(reward::entries()))
+        .chain(of(search::entries()))
         .collect();
     Json(json!({ "methods": list, "seams": Seam::ALL.map(Seam::name) }))
 }

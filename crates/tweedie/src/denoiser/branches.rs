@@ -23,7 +23,9 @@ pub fn evaluate_branches(
 ) -> Result<Vec<State>> {
     let conds: Vec<&Cond> = branches.iter().map(|(_, c)| *c).collect();
     match Cond::cat(&conds) {
-        Ok(stacked) if !pass.sequential && branches.len() > 1 => {
+        Ok(mut stacked) if !pass.sequential && branches.len() > 1 => {
+            let rows: Vec<usize> = (0..branches.len()).flat_map(|_| 0..x.batch()).collect();
+            stacked.reward = conds[0].reward.as_ref().map(|r| r.select(&rows));
             stack(model, x, at, branches, &stacked, pass)
         }
         _ => branches

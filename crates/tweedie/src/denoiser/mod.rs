@@ -7,6 +7,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 
 use crate::error::{Error, Result};
 use crate::level::{Level, Levels};
+use crate::reward::Reward;
 use crate::state::State;
 
 mod asks;
@@ -104,6 +105,8 @@ pub struct Cond {
     /// Anything else a network asks for by name ([`field`]): sizes, channels beside the state, a
     /// control picture.
     pub fields: BTreeMap<Arc<str>, State>,
+    /// What the sample is to score high in, for guides and searches; no network sees it.
+    pub reward: Option<Arc<dyn Reward>>,
     /// What the sample should not be of; the branch without a condition where this is empty.
     pub negative: Option<Box<Cond>>,
 }
@@ -119,8 +122,9 @@ impl Cond {
     #[must_use]
     pub fn unconditional(&self) -> Self {
         match &self.negative {
-            Some(negative) => (**negative).clone(),
+            Some(negative) => Self { reward: self.reward.clone(), ..(**negative).clone() },
             None => Self {
+                reward: self.reward.clone(),
                 endpoint: self.endpoint.clone(),
                 fields: self.fields.clone(),
                 ..Self::default()
@@ -147,11 +151,12 @@ impl Cond {
             guidance: self.guidance.as_ref().map(|v| rows.iter().map(|&r| v[r]).collect()),
             endpoint: self.endpoint.as_ref().map(|s| s.select(rows)),
             fields: self.fields.iter().map(|(k, s)| (k.clone(), s.select(rows))).collect(),
+            reward: self.reward.as_ref().map(|r| r.select(rows)),
             negative: self.negative.as_ref().map(|n| Box::new(n.select(rows))),
         }
     }
 
-    /// Stacks conditions of the same kind along the batch; negatives are left behind.
+    /// Stacks conditions of the same kind along the batch; negatives and rewards are left behind.
     ///
     /// # Errors
     ///
@@ -200,6 +205,7 @@ impl Cond {
                 None
             },
             fields,
+            reward: None,
             negative: None,
         })
     }

@@ -10,14 +10,17 @@ use crate::denoiser::Network;
 use crate::error::{Error, Result};
 use crate::hub::folder::{Component, Folder};
 use crate::hub::{Wanted, config};
+use crate::model::classifier::Classifier;
 use crate::model::config::{
     AutoencoderKlConfig, AutoencoderTinyConfig, ClipTextConfig, Config, ControlNetConfig,
     DitConfig, PixArtConfig, Transformer2DConfig, UNet2DConditionConfig, UNet2DConfig,
 };
+use crate::model::experts::{Experts, ExpertsConfig};
 use crate::model::{
     Autoencoder, AutoencoderKl, AutoencoderTiny, ClipText, ControlNet, DiT, PixArt, UNet2D,
     UNet2DCondition,
 };
+use crate::reward::Classifies;
 use crate::weight::{self, Parameters, Plan};
 
 /// The denoising network of a component, loaded and prepared.
@@ -48,6 +51,35 @@ pub(super) fn denoising(component: &Component, device: &Device) -> Result<Arc<dy
 /// A diffusion transformer in the settings of the class that it was first published under.
 fn transformer(config: Transformer2DConfig, device: &Device) -> Result<DiT> {
     DiT::new(config.dit()?, device)
+}
+
+/// A classifier of pictures, loaded.
+///
+/// # Errors
+///
+/// As for [`denoising`].
+pub(super) fn classifier(folder: &Folder, device: &Device) -> Result<Classifier> {
+    let component = folder.component("")?;
+    let mut network = Classifier::new(config::read(&component)?, device)?;
+    weight::load(&mut network, &component.tensors()?)?;
+    Ok(network)
+}
+
+/// What tells classes apart in a folder: a classifier, or experts for noise levels.
+///
+/// # Errors
+///
+/// As for [`denoising`].
+pub(super) fn classifies(folder: &Folder, device: &Device) -> Result<Arc<dyn Classifies>> {
+    let component = folder.component("")?;
+    match component.class.as_str() {
+        ExpertsConfig::CLASS => {
+            let mut network = Experts::new(config::read(&component)?, device)?;
+            weight::load(&mut network, &component.tensors()?)?;
+            Ok(Arc::new(network))
+        }
+        _ => Ok(Arc::new(classifier(folder, device)?)),
+    }
 }
 
 /// The autoencoder of a component, loaded and prepared.

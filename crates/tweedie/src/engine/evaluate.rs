@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::data::Images;
 use crate::data::shapes::{Asked, Caption, Picture, Scene, Split, score};
+use crate::engine::component;
 use crate::engine::generate::{generate, generate_each};
 use crate::engine::watch::Watch;
 use crate::engine::{Engine, Inputs, Model};
@@ -16,9 +17,8 @@ use crate::eval::gaussian_baseline::PixelGaussian;
 use crate::eval::psnr::psnr_each;
 use crate::eval::{Better, CompareOptions, Features, Measure, Report, compare};
 use crate::hub::Folder;
-use crate::model::classifier::{Classifier, ClassifierConfig};
+use crate::model::classifier::Classifier;
 use crate::spec::Spec;
-use crate::weight;
 
 /// Pictures that a classifier looks at in one call.
 const BATCH: usize = 50;
@@ -38,13 +38,7 @@ impl Measured {
     ///
     /// What is missing or wrong in the folder.
     pub fn open(name: &str, device: &Device) -> Result<Self> {
-        let component = Folder::resolve(name)?.component("")?;
-        let settings = component.config.iter().filter(|(k, _)| !k.starts_with('_'));
-        let settings = settings.map(|(k, v)| (k.clone(), v.clone())).collect();
-        let config: ClassifierConfig = serde_json::from_value(serde_json::Value::Object(settings))
-            .map_err(|e| Error::format(component.config_file.clone(), "", e.to_string()))?;
-        let mut network = Classifier::new(config, device)?;
-        weight::load(&mut network, &component.tensors()?)?;
+        let network = component::classifier(&Folder::resolve(name)?, device)?;
         Ok(Self { name: name.to_owned(), network, device: device.clone() })
     }
 

@@ -15,6 +15,8 @@ use crate::engine::inputs::{Inputs, Noises};
 use crate::engine::keep::put_back;
 use crate::engine::machine;
 use crate::engine::open::Model;
+use crate::engine::reward::Rewards;
+use crate::engine::search::Searched;
 use crate::engine::sizes;
 use crate::engine::task::Plan;
 use crate::engine::watch::{Forward, Unwatching, Watch};
@@ -192,6 +194,11 @@ fn inside(
         Some(texts) => Some(texts.clone()),
         None => Texts::encode(model, spec, prompts)?,
     };
+    let size = [height, width].map(|side| side * model.scale());
+    let rewards = Rewards::open(model, spec, inputs, prompts, size)?;
+    if let (Some(search), Some(_)) = (&spec.search, &inputs.noise) {
+        return Err(Error::unsupported(&search.name, "noise of its own, and none from a file"));
+    }
     let mut denoiser = model.denoiser.clone();
     if let Some(prediction) = spec.prediction {
         denoiser.scaling = crate::denoiser::Scaling::Predict(prediction);
@@ -209,7 +216,10 @@ fn inside(
     let batch = spec.batch.clamp(1, spec.count);
     for first in (0..spec.count).step_by(batch) {
         let last = (first + batch).min(spec.count);
-        let cond = condition(model, texts.as_ref(), classes.as_deref(), first, last)?;
+        let mut cond = condition(model, texts.as_ref(), classes.as_deref(), first, last)?;
+        if let Some(rewards) = &rewards {
+            cond.reward = Some(rewards.of(classes.as_deref(), first, last)?);
+        }
         let given = inputs.noise.as_ref().map(|noise| noise.rows(first, last, engine.device()));
         let mut observer = Forward { watch, first, batch: last - first, count: spec.count };
         let mut x = {
@@ -219,15 +229,30 @@ fn inside(
                 Some(seat) => (seat, seat.number() << 32),
                 None => (&denoiser, 0),
             };
-            let mut parts =
-                parts_of(model, through, spec, process.as_ref(), cond.clone(), first, last)?;
-            parts.requests.iter_mut().for_each(|request| *request += names);
-            match &spec.task.edit {
-                Some(edit) => {
-                    let batch = Batch { model, spec, edit, plan: &plan, texts: texts.as_ref() };
-                    batch.walk(parts, (first, last), &mut observer, &mut out)?
+            if let Some(search) = &spec.search {
+                let process = process.as_ref();
+                let ground =
+                    Searched { model, spec, plan: &plan, process, denoiser: through, names };
+                let mut rows = Vec::with_capacity(last - first);
+                for row in 0..last - first {
+                    let cond = cond.select(&[row]);
+                    let found = ground.picture(search, first + row, &cond, &mut observer)?;
+                    out.cost.forward += found.cost.forward;
+                    out.cost.backward += found.cost.backward;
+                    rows.push(found.x.view::<4>()?);
                 }
-                None => walk(model, &plan, parts, given, &mut observer, &mut out.cost)?,
+                Tensor::cat(rows, 0)
+            } else {
+                let mut parts =
+                    parts_of(model, through, spec, process.as_ref(), cond.clone(), first, last)?;
+                parts.requests.iter_mut().for_each(|request| *request += names);
+                match &spec.task.edit {
+                    Some(edit) => {
+                        let batch = Batch { model, spec, edit, plan: &plan, texts: texts.as_ref() };
+                        batch.walk(parts, (first, last), &mut observer, &mut out)?
+                    }
+                    None => walk(model, &plan, parts, given, &mut observer, &mut out.cost)?,
+                }
             }
         };
         if let Some(upscale) = spec.task.upscale {
@@ -376,7 +401,7 @@ fn check_noises(noises: Option<&Noises>, wanted: [usize; 4]) -> Result<()> {
     }
 }
 
-fn parts_of<'m>(
+pub(super) fn parts_of<'m>(
     model: &Model,
     denoiser: &'m dyn Denoiser,
     spec: &Spec,

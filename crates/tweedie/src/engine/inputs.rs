@@ -1,5 +1,6 @@
 //! What goes into a generation beside its spec: pictures and noise, which a spec only names.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::data::picture::{self, Target};
 use crate::engine::cond::Texts;
 use crate::error::{Error, Result};
 use crate::model::ControlNet;
+use crate::reward::Classifies;
 use crate::spec::{SourceFile, Spec};
 use crate::state::State;
 
@@ -52,6 +54,10 @@ pub struct Inputs {
     pub init: Option<Images>,
     /// What of it to repaint: white.
     pub mask: Option<Images>,
+    /// The picture that a reward measures.
+    pub measured: Option<Images>,
+    /// Classifiers by the names that rewards call them; built-in ones need not be given.
+    pub classifiers: BTreeMap<String, Arc<dyn Classifies>>,
     /// The prompts as [`crate::engine::Engine::encode`] encoded them, for callers that release the
     /// text encoders before the network runs; where there are none, they are encoded in the run.
     pub texts: Option<Texts>,
@@ -66,6 +72,7 @@ impl Inputs {
             ("noise", spec.noise.as_ref(), self.noise.is_some()),
             ("init", spec.task.init.as_ref(), self.init.is_some()),
             ("mask", spec.task.mask.as_ref(), self.mask.is_some()),
+            ("measured", spec.task.measured.as_ref(), self.measured.is_some()),
         ];
         for (key, named, given) in pairs {
             match (named, given) {

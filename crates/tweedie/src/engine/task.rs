@@ -126,6 +126,19 @@ impl Plan {
         self.strength
     }
 
+    /// Whether it starts from a picture or looks at one beside the state.
+    pub(super) fn has_picture(&self) -> bool {
+        self.picture.is_some()
+    }
+
+    /// Puts what control networks look at into the condition of so many rows.
+    pub(super) fn show_hints(&self, cond: &mut Cond, rows: usize) {
+        for (i, hint) in self.hints.iter().enumerate() {
+            let hint = State::new(hint.clone().repeat_dim(0, rows));
+            field_of(cond, &field::control(i), &hint);
+        }
+    }
+
     /// The first state of a batch and the step that it is at. What the network sees beside the
     /// state goes into the condition, and what is kept around the sampler.
     ///
@@ -141,10 +154,7 @@ impl Plan {
         like: &State,
         given: Option<State>,
     ) -> Result<(State, usize)> {
-        for (i, hint) in self.hints.iter().enumerate() {
-            let hint = State::new(hint.clone().repeat_dim(0, like.batch()));
-            field_of(&mut parts.cond, &field::control(i), &hint);
-        }
+        self.show_hints(&mut parts.cond, like.batch());
         let Some(picture) = &self.picture else {
             let eps = initial(parts, like, given)?;
             return Ok((prior(parts, like, eps)?, 0));

@@ -9,17 +9,23 @@ pub mod cfg;
 pub mod cfg_pp;
 pub mod cfg_rescale;
 pub mod cfg_zero_star;
+pub mod classifier_guidance;
 pub mod clip;
 pub mod compose;
 pub mod distilled;
 pub mod dynamic_threshold;
+pub mod elucd;
+pub mod flowchef;
 mod guided;
 pub mod instruct;
 pub mod interval;
 mod memory;
+pub mod minority_guidance;
 pub mod pag;
+mod push;
 pub mod seg;
 pub mod skip_layers;
+pub mod steered_diffusion;
 pub mod superdiff;
 pub mod t_stitch;
 mod weakened;
@@ -30,16 +36,21 @@ pub use cfg::Cfg;
 pub use cfg_pp::CfgPp;
 pub use cfg_rescale::CfgRescale;
 pub use cfg_zero_star::CfgZeroStar;
+pub use classifier_guidance::ClassifierGuidance;
 pub use clip::Clip;
 pub use compose::Compose;
 pub use distilled::Distilled;
 pub use dynamic_threshold::DynamicThreshold;
+pub use elucd::Elucd;
+pub use flowchef::Flowchef;
 pub use guided::{Guided, through};
 pub use instruct::Instruct;
 pub use interval::Interval;
+pub use minority_guidance::MinorityGuidance;
 pub use pag::Pag;
 pub use seg::Seg;
 pub use skip_layers::SkipLayers;
+pub use steered_diffusion::SteeredDiffusion;
 pub use superdiff::Superdiff;
 pub use t_stitch::TStitch;
 
@@ -78,6 +89,15 @@ pub trait Guide: Debug + Send {
         Ok(())
     }
 
+    /// Moves the state that a step ended with, for guides that push the state itself.
+    ///
+    /// # Errors
+    ///
+    /// What the guide's own rule needs and does not find.
+    fn settled(&mut self, _from: Level, _to: Level, after: State) -> Result<State> {
+        Ok(after)
+    }
+
     /// Forgets the last run.
     fn reset(&mut self) {}
 
@@ -104,10 +124,15 @@ fn second<'a>(model: Option<&'a Arc<dyn Denoiser>>, owner: &str) -> Result<&'a A
 
 /// Checks a guidance weight of the part `owner`.
 fn weight(owner: &str, weight: f64) -> Result<()> {
-    if weight.is_finite() {
+    number(&format!("{owner}:weight"), weight)
+}
+
+/// Checks a setting that has to be a number.
+fn number(key: &str, value: f64) -> Result<()> {
+    if value.is_finite() {
         return Ok(());
     }
-    Err(Error::setting(format!("{owner}:weight"), format!("{weight}, wanted a finite number")))
+    Err(Error::setting(key, format!("{value}, wanted a finite number")))
 }
 
 /// No guidance: the conditional estimate as it is.
@@ -142,15 +167,20 @@ pub(crate) const ENTRIES: &[Entry] = &[
     cfg_pp::ENTRY,
     cfg_rescale::ENTRY,
     cfg_zero_star::ENTRY,
+    classifier_guidance::ENTRY,
     clip::ENTRY,
     compose::ENTRY,
     distilled::ENTRY,
     dynamic_threshold::ENTRY,
+    elucd::ENTRY,
+    flowchef::ENTRY,
     instruct::ENTRY,
     interval::ENTRY,
+    minority_guidance::ENTRY,
     pag::ENTRY,
     seg::ENTRY,
     skip_layers::ENTRY,
+    steered_diffusion::ENTRY,
     superdiff::ENTRY,
     t_stitch::ENTRY,
 ];

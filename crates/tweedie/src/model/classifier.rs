@@ -9,14 +9,18 @@
 //! Mappings in Deep Residual Networks", 2016, with group norms for batch norms, so that a picture's
 //! logits do not depend on its batch).
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use tweedie_kernels::Epilogue;
 
 use super::config::Config;
 use super::ops;
+use crate::derivative::AutodiffContext;
 use crate::error::{Error, Result};
+use crate::level::{Level, Levels};
 use crate::parameters;
+use crate::reward::Classifies;
+use crate::state::State;
 use crate::weight::{Initial, Weight};
 
 /// The settings of a [`Classifier`].
@@ -35,6 +39,9 @@ pub struct ClassifierConfig {
     pub blocks: usize,
     /// Groups of the norms.
     pub groups: usize,
+    /// Whether it reads noisy pictures: a further channel tells it the level.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub levels: bool,
 }
 
 impl Default for ClassifierConfig {
@@ -46,6 +53,7 @@ impl Default for ClassifierConfig {
             channels: vec![32, 64, 128],
             blocks: 1,
             groups: 8,
+            levels: false,
         }
     }
 }
@@ -207,7 +215,11 @@ impl Classifier {
         let features = config.features();
         let bound = Initial::Uniform(1.0 / (features as f64).sqrt());
         Ok(Self {
-            conv_in: Conv::new([config.in_channels, channels[0]], 1, device),
+            conv_in: Conv::new(
+                [config.in_channels + usize::from(config.levels), channels[0]],
+                1,
+                device,
+            ),
             stages: (0..channels.len()).map(stage).collect(),
             norm: Norm::new(features, config.groups, device),
             head: Head {
@@ -233,6 +245,17 @@ impl Classifier {
     ///
     /// [`Error::Shape`] where the pictures have other channels.
     pub fn forward(&self, x: Tensor<4>) -> Result<Classified> {
+        self.forward_at(x, &Levels::One(Level::CLEAN))
+    }
+
+    /// As [`Classifier::forward`], of noisy pictures at their levels, where it reads such.
+    ///
+    /// What it is told of a level is `atan(sigma / alpha) / (pi / 2)`, 0 at data and 1 at noise.
+    ///
+    /// # Errors
+    ///
+    /// As [`Classifier::forward`].
+    pub fn forward_at(&self, x: Tensor<4>, at: &Levels) -> Result<Classified> {
         let [batch, found, height, width] = x.dims();
         if found != self.config.in_channels {
             return Err(Error::Shape {
@@ -241,6 +264,7 @@ impl Classifier {
                 found: vec![batch, found, height, width],
             });
         }
+        let x = if self.config.levels { beside_its_level(x, at) } else { x };
         let mut x = self.conv_in.forward(x);
         for stage in &self.stages {
             x = stage.blocks.iter().fold(x, |x, block| block.forward(x));
@@ -265,10 +289,58 @@ impl Classifier {
     }
 }
 
+/// Pictures with a channel that holds each one's level.
+fn beside_its_level(x: Tensor<4>, at: &Levels) -> Tensor<4> {
+    let [batch, _, height, width] = x.dims();
+    let of = |row| {
+        let level = at.row(row);
+        level.sigma.atan2(level.alpha) * std::f64::consts::FRAC_2_PI
+    };
+    let told = TensorData::new((0..batch).map(of).collect::<Vec<f64>>(), [batch, 1, 1, 1]);
+    let told = Tensor::<4>::from_data(told, (&x.device().without_autodiff(), x.dtype()));
+    let told = told.repeat(&[1, 1, height, width]).with_autodiff_context_of(&x);
+    Tensor::cat(vec![x, told], 1)
+}
+
+impl Classifies for Classifier {
+    /// Of the middle of larger pictures; smaller ones get a border of black.
+    fn logits(&self, x: &State, at: &Levels) -> Result<Tensor<2>> {
+        let x = x.view::<4>()?;
+        let [batch, channels, height, width] = x.dims();
+        let side = self.config.sample_size;
+        let cut = |x: Tensor<4>, axis: usize, length: usize| match length {
+            l if l > side => x.narrow(axis, (l - side) / 2, side),
+            l if l < side => {
+                let mut shape = x.dims();
+                let before = (side - l) / 2;
+                let device = x.device().without_autodiff();
+                let mut border = |length: usize| {
+                    shape[axis] = length;
+                    let black = Tensor::<4>::full(shape, -1.0, (&device, x.dtype()));
+                    black.with_autodiff_context_of(&x)
+                };
+                let (before, after) = (border(before), border(side - l - before));
+                Tensor::cat(vec![before, x, after], axis)
+            }
+            _ => x,
+        };
+        let x = cut(cut(x, 2, height), 3, width);
+        debug_assert_eq!(x.dims(), [batch, channels, side, side]);
+        Ok(self.forward_at(x, at)?.logits)
+    }
+
+    fn classes(&self) -> usize {
+        self.config.classes
+    }
+
+    fn reads_noise(&self) -> bool {
+        self.config.levels
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::TensorData;
 
     #[test]
     fn a_pictures_logits_do_not_depend_on_its_batch() {

@@ -20,6 +20,7 @@ mod controlnet;
 mod dit;
 pub mod edge;
 pub mod embed;
+pub mod experts;
 mod feed_forward;
 pub mod layers;
 pub mod norms;

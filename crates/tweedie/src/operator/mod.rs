@@ -6,6 +6,14 @@
 
 use std::fmt::Debug;
 
+pub mod downsample;
+pub mod grey;
+pub mod mask;
+
+pub use downsample::Downsample;
+pub use grey::Grey;
+pub use mask::Mask;
+
 use crate::error::Result;
 use crate::state::State;
 
@@ -37,6 +45,13 @@ pub trait Linear {
     ///
     /// Where `y` does not fit.
     fn adjoint(&self, y: &State) -> Result<State>;
+
+    /// `A^+ y`: of all states that measure as near to `y` as can be, the shortest.
+    ///
+    /// # Errors
+    ///
+    /// Where `y` does not fit.
+    fn pseudo_inverse(&self, y: &State) -> Result<State>;
 }
 
 /// An operator whose singular value decomposition `A = U S V^T` is cheap to apply.

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::noise::Rng;
 use crate::prediction::Prediction;
 use crate::prompt::Emphasis;
-use crate::{grid, guide, process, sampler, tap};
+use crate::{grid, guide, process, reward, sampler, search, tap};
 
 mod names;
 mod part;
@@ -160,6 +160,13 @@ pub struct Spec {
     /// Taps, outermost first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub taps: Vec<PartSpec>,
+    /// What the pictures are to score high in; several add up. Guides follow it, a search chooses by
+    /// it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rewards: Vec<PartSpec>,
+    /// How evaluations are spent on finding a picture of higher reward; none where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub search: Option<PartSpec>,
     /// The seed of the first image.
     pub seed: u64,
     /// Whose numbers the seed stands for: this program's, or torch's on a CPU or a GPU.
@@ -223,6 +230,8 @@ impl Default for Spec {
             guidance: None,
             guides: Vec::new(),
             taps: Vec::new(),
+            rewards: Vec::new(),
+            search: None,
             seed: 0,
             rng: Rng::Tweedie,
             count: 1,
@@ -256,10 +265,12 @@ pub struct Limits {
     pub side: usize,
     /// The most characters of a prompt.
     pub prompt: usize,
-    /// The most guides, and the most taps.
+    /// The most guides, taps and rewards, of each.
     pub parts: usize,
     /// The largest guidance weight, either way.
     pub guidance: f64,
+    /// The most walks that a search may pay for, a picture.
+    pub walks: f64,
 }
 
 impl Default for Limits {
@@ -273,6 +284,7 @@ impl Default for Limits {
             prompt: 65_536,
             parts: 16,
             guidance: 1e4,
+            walks: 65_536.0,
         }
     }
 }
@@ -348,9 +360,12 @@ impl Spec {
                 format!("the weight of `{}` is no number", lora.name),
             ));
         }
-        for (key, count) in
-            [("guides", self.guides.len()), ("taps", self.taps.len()), ("loras", self.loras.len())]
-        {
+        for (key, count) in [
+            ("guides", self.guides.len()),
+            ("taps", self.taps.len()),
+            ("rewards", self.rewards.len()),
+            ("loras", self.loras.len()),
+        ] {
             if count > limits.parts {
                 return Err(Error::setting(key, format!("{count}, at most {}", limits.parts)));
             }
@@ -374,6 +389,17 @@ impl Spec {
         if self.noise.is_some() && self.task.edit.is_some() {
             let why = "an edit begins with what its picture is inverted to";
             return Err(Error::setting("noise", why));
+        }
+        if self.search.is_some() && self.task.edit.is_some() {
+            let why = "an edit walks from what its picture is inverted to, which has no candidates";
+            return Err(Error::setting("search", why));
+        }
+        if let Some(part) = &self.search {
+            let walks = part.make(search::entries(), Seam::Search)?.walks(self.steps);
+            if walks > limits.walks {
+                let why = format!("{walks} walks a picture, at most {}", limits.walks);
+                return Err(Error::setting(format!("search {}", part.name), why));
+            }
         }
         self.task.validate(limits)?;
         self.check_names()?;
@@ -401,6 +427,13 @@ impl Spec {
             }
         }
         let names = files.iter().map(|(key, name, _)| (*key, *name));
+        for part in &self.rewards {
+            let model = part.settings.get("model").and_then(Value::as_str).unwrap_or_default();
+            if model.contains(['/', '\\', '\0']) || model == ".." || model.len() > 255 {
+                let why = format!("`{model}` is a path, a name is wanted");
+                return Err(Error::setting(format!("{}:model", part.name), why));
+            }
+        }
         for (key, name) in std::iter::once(("model", &self.model)).chain(names) {
             if name.contains(['/', '\\', '\0']) || name == ".." || name.len() > 255 {
                 return Err(Error::setting(key, format!("`{name}` is a path, a name is wanted")));
@@ -423,6 +456,15 @@ impl Spec {
         }
         for tap in &self.taps {
             tap.make(tap::entries(), Seam::Tap)?;
+        }
+        for part in &self.rewards {
+            part.make(reward::entries(), Seam::Reward)?;
+        }
+        if let Some(part) = &self.search {
+            part.make(search::entries(), Seam::Search)?;
+            if self.rewards.is_empty() {
+                return Err(Error::unsupported(&part.name, "a reward to choose by"));
+            }
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use crate::catalog::{Card, Made, Seam, find};
 use crate::error::{Error, Result};
 use crate::spec::PartSpec;
-use crate::{grid, guide, process, sampler, tap};
+use crate::{grid, guide, process, reward, sampler, search, tap};
 
 /// A name and what it stands for.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +61,8 @@ pub fn aliases() -> Result<Vec<Named>> {
     of(Seam::Sampler, &mut sampler::cards());
     of(Seam::Guide, &mut guide::cards());
     of(Seam::Tap, &mut tap::cards());
+    of(Seam::Reward, &mut reward::cards());
+    of(Seam::Search, &mut search::cards());
     for (name, part) in GRIDS {
         all.push(Named { seam: Seam::Grid, name, part: part.parse()?, grid: None });
     }

@@ -40,6 +40,9 @@ pub struct Task {
     /// A second pass over the result at a larger size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upscale: Option<Upscale>,
+    /// The picture that the reward `measurement` measures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured: Option<SourceFile>,
     /// Control networks, each with its picture.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub controls: Vec<Control>,
@@ -104,7 +107,9 @@ impl Task {
         let controls = self.controls.iter();
         let init = self.init.iter().map(|f| ("init", f));
         let mask = self.mask.iter().map(|f| ("mask", f));
+        let measured = self.measured.iter().map(|f| ("measured", f));
         init.chain(mask)
+            .chain(measured)
             .chain(controls.flat_map(|c| [("control", &c.picture), ("controlnet", &c.model)]))
     }
 

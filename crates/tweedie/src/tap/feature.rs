@@ -72,6 +72,23 @@ impl Features {
         Self(Vec::new())
     }
 
+    /// The same numbers without gradient history.
+    #[must_use]
+    pub fn untracked(self) -> Self {
+        let plain = |f: Feature| Feature { rows: f.rows.without_autodiff(), shape: f.shape };
+        Self(self.0.into_iter().map(|(name, f)| (name, plain(f))).collect())
+    }
+
+    /// The same numbers as constants on the tape where `other` is on one.
+    #[must_use]
+    pub fn beside(self, other: &Self) -> Self {
+        if !other.0.iter().any(|(_, f)| f.rows.is_autodiff()) {
+            return self;
+        }
+        let lifted = |f: Feature| Feature { rows: f.rows.autodiff(), shape: f.shape };
+        Self(self.0.into_iter().map(|(name, f)| (name, lifted(f))).collect())
+    }
+
     /// Just the hidden state.
     pub fn hidden<const D: usize>(x: Tensor<D>) -> Self {
         Self::new().with("hidden", x)

@@ -150,7 +150,8 @@ impl Tap for Recorder {
         for (i, row) in rows.iter().enumerate() {
             let place = self.visits.next(site, row);
             if self.choice.has_step(row.step) {
-                record.insert(place, output.select(&[i]));
+                // A tape that is kept would be run twice, and holds all that it was made of.
+                record.insert(place, output.select(&[i]).untracked());
             }
         }
         Ok(output)

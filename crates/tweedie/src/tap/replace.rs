@@ -97,7 +97,7 @@ impl Tap for Replace {
         Ok(self.places.iter().map(verdict).collect())
     }
 
-    fn supply(&mut self, _site: &Site, _rows: &[Row], _input: Features) -> Result<Features> {
+    fn supply(&mut self, _site: &Site, _rows: &[Row], input: Features) -> Result<Features> {
         // `decide` has just named the places of these rows, in this order.
         let parts = self.places.drain(..).flatten().map(|place| {
             self.record.get(&place).ok_or_else(|| {
@@ -108,7 +108,7 @@ impl Tap for Replace {
                 Error::unsupported("replace", needs)
             })
         });
-        Features::cat(&parts.collect::<Result<Vec<_>>>()?)
+        Ok(Features::cat(&parts.collect::<Result<Vec<_>>>()?)?.beside(&input))
     }
 
     fn reset(&mut self) {

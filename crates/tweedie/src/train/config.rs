@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! name = "fashion"            # for the log and the exported folder
-//! task = "class-image"        # class-image, autoencoder, text-encoder, text-latent, classifier
+//! task = "class-image"        # class-image, autoencoder, text-encoder, text-latent, classifier, experts
 //! seed = 1
 //! steps = 40000
 //! batch = 64                  # rows of a micro-batch
@@ -65,6 +65,8 @@ pub enum TaskKind {
     TextLatent,
     /// A classifier of pictures.
     Classifier,
+    /// Experts for noise levels over a classifier, taught by it.
+    Experts,
 }
 
 /// The settings that stand before the first section.

@@ -104,6 +104,8 @@ fn known_failures_name_tests_that_exist() {
         all(tweedie::tap::entries()),
         all(tweedie::edit::entries()),
         all(tweedie::tune::entries()),
+        all(tweedie::reward::entries()),
+        all(tweedie::search::entries()),
     ];
     for test in named.concat() {
         assert!(TESTS.contains(&test), "known_failures names `{test}`, which does not exist");
@@ -131,4 +133,6 @@ fn lists_are_in_order_and_defaults_can_be_read() {
     check(tweedie::tap::entries(), Seam::Tap);
     check(tweedie::edit::entries(), Seam::Edit);
     check(tweedie::tune::entries(), Seam::Tune);
+    check(tweedie::reward::entries(), Seam::Reward);
+    check(tweedie::search::entries(), Seam::Search);
 }

@@ -23,6 +23,7 @@ mod prompts;
 #[cfg(test)]
 mod scheduler_runs;
 #[cfg(test)]
+mod searches;
 mod tasks;
 #[cfg(test)]
 mod tidy;

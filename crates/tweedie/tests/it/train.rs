@@ -440,10 +440,11 @@ fn the_configurations_of_the_repository_are_valid() {
     use tweedie::model::config::{
         AutoencoderKlConfig, ClipTextConfig, Config as _, UNet2DConditionConfig, UNet2DConfig,
     };
+    use tweedie::model::experts::{Experts, ExpertsConfig};
     use tweedie::model::{AutoencoderKl, ClipText, build};
     use tweedie::train::config::TaskKind;
     use tweedie::train::objective::{Objective, ObjectiveSettings};
-    use tweedie::train::task::{TextSettings, network};
+    use tweedie::train::task::{ExpertsSettings, TextSettings, network};
     use tweedie::weight::count;
 
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
@@ -488,6 +489,12 @@ fn the_configurations_of_the_repository_are_valid() {
             TaskKind::Classifier => {
                 let network: ClassifierConfig = config.section("network").unwrap();
                 count(&Classifier::new(network, &device).unwrap())
+            }
+            TaskKind::Experts => {
+                let settings: ExpertsSettings = config.section("experts").unwrap();
+                let (experts, rank) = (settings.experts, settings.rank);
+                let of = ExpertsConfig { experts, rank, ..ExpertsConfig::default() };
+                count(&Experts::new(of, &device).unwrap())
             }
         };
         // A built-in model is part of the program; those of the bench are only in the repository.

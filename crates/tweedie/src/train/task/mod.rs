@@ -14,6 +14,7 @@ mod autoencoder;
 mod captions;
 mod class_image;
 mod classifier;
+mod experts;
 mod network;
 mod pictures;
 mod questions;
@@ -27,6 +28,7 @@ mod whitening;
 pub use autoencoder::{Autoencoder, LossSettings};
 pub use class_image::ClassImage;
 pub use classifier::ClassifierTask;
+pub use experts::{ExpertsSettings, ExpertsTask};
 pub use network::network;
 pub use pictures::{PictureSettings, Pictures};
 pub use scenes::SceneSettings;
@@ -83,6 +85,7 @@ pub fn open(config: &Config, device: &Device) -> Result<Box<dyn Task>> {
     Ok(match config.task {
         TaskKind::ClassImage => Box::new(ClassImage::new(config, device)?),
         TaskKind::Classifier => Box::new(ClassifierTask::new(config, device)?),
+        TaskKind::Experts => Box::new(ExpertsTask::new(config, device)?),
         TaskKind::Autoencoder => Box::new(Autoencoder::new(config, device)?),
         TaskKind::TextEncoder => Box::new(TextEncoder::new(config, device)?),
         TaskKind::TextLatent => Box::new(TextLatent::new(config, device)?),

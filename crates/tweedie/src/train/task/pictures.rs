@@ -21,6 +21,8 @@ pub struct PictureSettings {
     pub set: Option<String>,
     /// Or a folder of pictures, one folder a class, relative to the configuration.
     pub folder: Option<PathBuf>,
+    /// Channels that the pictures of a folder are brought to, 3 or 1; 0 is 3.
+    pub channels: usize,
     /// The side that pictures are brought to by a border of black; 0 leaves them.
     pub pad: usize,
     /// Whether pictures are mirrored left to right, each with probability one half. Only for data
@@ -59,7 +61,14 @@ impl Pictures {
                 (sets::load(set, Split::Train)?, sets::load(set, Split::Test)?)
             }
             (None, Some(path)) => {
-                let options = folder::Options::default();
+                if ![0, 1, 3].contains(&settings.channels) {
+                    let why = format!("{}, wanted 1 or 3", settings.channels);
+                    return Err(Error::setting("data.channels", why));
+                }
+                let mut options = folder::Options::default();
+                if settings.channels > 0 {
+                    options.target.channels = settings.channels;
+                }
                 (folder::read(&config.beside(path), &options)?, Images::default())
             }
             _ => return Err(Error::setting("data", "either `set` or `folder` is wanted")),

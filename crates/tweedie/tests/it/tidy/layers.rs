@@ -10,8 +10,8 @@ const LAYERS: &[&[&str]] = &[
     &["catalog", "error", "random"],
     &["level", "noise", "ops", "state", "weight"],
     &["data", "grid", "media", "prediction", "process", "prompt"],
-    &["denoiser", "derivative", "guide", "operator", "sampler", "tap"],
-    &["oracle", "run", "spec", "tune"],
+    &["denoiser", "derivative", "guide", "operator", "reward", "sampler", "tap"],
+    &["oracle", "run", "search", "spec", "tune"],
     &["discrete", "edit", "parallel", "prune", "quant", "restore"],
     &["model"],
     &["eval", "hub"],
@@ -33,9 +33,14 @@ const WITHIN_A_ROW: &[(&str, &str, &str)] = &[
     ("denoiser", "tap", "a pass carries the taps through the network"),
     ("derivative", "denoiser", "it differentiates the denoiser"),
     ("guide", "denoiser", "a guide asks the denoiser, once or several times"),
+    ("denoiser", "reward", "a condition may say what a sample is to score high in"),
     ("guide", "derivative", "a guide may follow a gradient"),
+    ("guide", "reward", "a guide may follow what a sample is to score high in"),
+    ("reward", "operator", "a measurement can be a reward"),
     ("guide", "tap", "a guide may lend the weak branch a tap"),
     ("run", "spec", "a run is built from what to run"),
+    ("search", "run", "a search walks runs"),
+    ("spec", "search", "a search can be named in what to run"),
 ];
 
 /// Modules that only name the others: the tour and the catalogue, which reads every seam's list.
