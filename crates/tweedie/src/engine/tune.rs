@@ -52,7 +52,7 @@ pub fn apart(a: &Generated, b: &Generated) -> Result<f64> {
 pub fn part_of(grid: &Listed) -> PartSpec {
     let mut part = PartSpec::named("listed");
     if let Ok(Value::Object(settings)) = serde_json::to_value(grid) {
-        let empty = |v: &Value| *v == Value::Array(Vec::new()) || *v == Value::from("");
+        let empty = |v: &Value| v.as_array().is_some_and(Vec::is_empty) || v.as_str() == Some("");
         part.settings.extend(settings.into_iter().filter(|(_, v)| !empty(v)));
     }
     part

@@ -58,9 +58,13 @@ impl Listed {
         }
         for list in [&self.sigmas, &self.times] {
             let falls = list.windows(2).all(|pair| pair[0] > pair[1]);
-            if !falls || list.iter().any(|v| !v.is_finite() || *v <= 0.0) {
-                return wrong("a list that falls and stays above 0 is wanted");
+            if !falls || list.iter().any(|v| !v.is_finite() || *v < 0.0) {
+                return wrong("a list that falls and does not go below 0 is wanted");
             }
+        }
+        // The first step of a table is noisy at a time of 0; a sigma of 0 is the clean end.
+        if self.sigmas.contains(&0.0) {
+            return wrong("the clean end is left out of sigmas");
         }
         if self.times.first().is_some_and(|t| *t > 1.0) {
             return wrong("times end at 1");

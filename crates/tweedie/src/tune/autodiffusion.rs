@@ -124,7 +124,12 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn grid(&self, genes: &Genes) -> Listed {
-        let time = |gene: &usize| (gene + 1) as f64 / self.choices as f64;
+        let process = self.ground.process();
+        let time = |gene: &usize| match process.table_steps() {
+            // The last step that a share of the table reaches.
+            Some(n) => ((gene + 1) * n / self.choices - 1) as f64 / n as f64,
+            None => (gene + 1) as f64 / self.choices as f64 * process.ends().1,
+        };
         Listed { times: genes.iter().rev().map(time).collect(), ..Listed::default() }
     }
 
@@ -289,6 +294,37 @@ mod tests {
             assert_eq!((found.tried, ground.2.len()), (450, 450));
             assert!(found.score < 0.15 && found.even > 0.6, "{found:?}");
             assert_eq!(found, search.tune(&mut hidden()).unwrap());
+        }
+    }
+
+    /// Whether every grid can be laid on a path.
+    struct Laid(Box<dyn Process>);
+
+    impl Ground for Laid {
+        fn process(&self) -> &dyn Process {
+            self.0.as_ref()
+        }
+
+        fn steps(&self) -> usize {
+            4
+        }
+
+        fn score(&mut self, grid: &Listed) -> Result<f64> {
+            let levels = crate::grid::Grid::levels(grid, self.0.as_ref(), 4)?;
+            assert_eq!(levels.len(), 5);
+            Ok(levels[0].sigma)
+        }
+    }
+
+    #[test]
+    fn every_candidate_is_a_grid_on_tables_and_on_continuous_paths() {
+        for path in ["vp-table:betas=squaredcos-cap-v2", "vp-table:steps=60", "flow", "edm"] {
+            let part: crate::spec::PartSpec = path.parse().unwrap();
+            for choices in [1000, 40] {
+                let process = part.make(crate::process::entries(), Seam::Process).unwrap();
+                let search = Autodiffusion { choices, tries: 120, ..Autodiffusion::default() };
+                search.tune(&mut Laid(process)).unwrap();
+            }
         }
     }
 

@@ -282,8 +282,8 @@ mod tests {
         let large = small.enlarged(2);
         assert_eq!((large.width(), large.height()), (6, 4));
         // Cubic convolution keeps a ramp away from the border.
-        let row: Vec<u8> = (0..12 * 3).map(|i| i / 3 * 20).collect();
-        let large = Picture::from_rgb(12, 1, row).unwrap().enlarged(2);
+        let line: Vec<u8> = (0..12 * 3).map(|i| i / 3 * 20).collect();
+        let large = Picture::from_rgb(12, 1, line).unwrap().enlarged(2);
         let values: Vec<u8> = (6..12).filter_map(|x| large.get(x, 0)).map(|p| p[0]).collect();
         assert_eq!(values, [55, 65, 75, 85, 95, 105]);
         assert!(ramp.reduced(5).is_err() && ramp.reduced(0).is_err());
