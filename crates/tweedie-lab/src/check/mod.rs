@@ -13,17 +13,28 @@ use tweedie::catalog::{self, Card};
 
 use crate::record::{self, Record};
 
+mod cyclediffusion;
 mod ddim;
 mod dpmpp_2m;
 mod edict;
+mod edit_friendly;
+mod infedit;
 pub(crate) mod pie;
 mod pndm;
 mod superdiff;
 pub(crate) mod world;
 
 /// Every check, in the order of their ids.
-pub(crate) const CHECKS: &[Check] =
-    &[ddim::CHECK, dpmpp_2m::CHECK, edict::CHECK, pndm::CHECK, superdiff::CHECK];
+pub(crate) const CHECKS: &[Check] = &[
+    cyclediffusion::CHECK,
+    ddim::CHECK,
+    dpmpp_2m::CHECK,
+    edict::CHECK,
+    edit_friendly::CHECK,
+    infedit::CHECK,
+    pndm::CHECK,
+    superdiff::CHECK,
+];
 
 /// What is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
