@@ -139,7 +139,7 @@ struct Common {
 }
 
 /// The method where nothing is said; docs/choosing.md has the measurement.
-const DEFAULT: &str = "edit-friendly";
+const DEFAULT: &str = "infedit:cross=0,own=0";
 
 /// A run and what it is told about.
 struct Done {

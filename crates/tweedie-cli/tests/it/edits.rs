@@ -106,7 +106,7 @@ fn what_cannot_be_edited_is_refused_with_the_reason() {
     let (model, edits) = (latents(temp.path()), latents_of(temp.path(), 8));
     let image = picture(temp.path(), "image.png", 8);
     for (model, more, culprit) in [
-        (&model, vec!["--method", "edicts"], "did you mean `edict`"),
+        (&model, vec!["--method", "edicts"], "no edit is called `edicts`"),
         (&model, vec!["--method", "edict:mix=0"], "coupled:mix"),
         (&model, vec!["--method", "cyclediffusion:eta=0"], "above 0"),
         (&model, vec!["--method", "edit-friendly", "--strength", "0"], "strength"),

@@ -15,13 +15,16 @@ use crate::record::{self, Record};
 
 mod autodiffusion;
 mod compose;
+mod cyclediffusion;
 mod ddim;
 mod dpmpp_2m;
 mod edict;
+mod edit_friendly;
 mod elucd;
 mod evodiff;
 pub(crate) mod fashion;
 mod ghvb;
+mod infedit;
 mod noise_search;
 mod pictures;
 pub(crate) mod pie;
@@ -35,12 +38,15 @@ pub(crate) mod world;
 pub(crate) const CHECKS: &[Check] = &[
     autodiffusion::CHECK,
     compose::CHECK,
+    cyclediffusion::CHECK,
     ddim::CHECK,
     dpmpp_2m::CHECK,
     edict::CHECK,
+    edit_friendly::CHECK,
     elucd::CHECK,
     evodiff::CHECK,
     ghvb::CHECK,
+    infedit::CHECK,
     noise_search::CHECK,
     pndm::CHECK,
     superdiff::CHECK,

@@ -16,6 +16,7 @@ pub mod direct_inversion;
 pub mod edict;
 pub mod edit_friendly;
 pub mod infedit;
+mod inverted;
 mod reverse;
 mod taped;
 
@@ -25,22 +26,22 @@ pub use direct_inversion::DirectInversion;
 pub use edict::Edict;
 pub use edit_friendly::EditFriendly;
 pub use infedit::Infedit;
+pub use inverted::{Inverted, Under};
 
-use branches::Branches;
-use direct_inversion::Held;
+use inverted::{Beside, Collecting};
 
 use crate::catalog::{Card, Made};
-use crate::denoiser::{Cond, Cost, Denoiser};
+use crate::denoiser::{Cond, Denoiser};
 use crate::error::{Error, Result};
 use crate::guide::Guide;
 use crate::level::Level;
 use crate::noise::Noise;
 use crate::process::Process;
-use crate::run::{Observer, Parts, Run};
+use crate::run::{Observer, Parts};
 use crate::sampler::Sampler;
 use crate::spec::PartSpec;
 use crate::state::State;
-use crate::tap::{AttentionControl, SharedTap, attention_control};
+use crate::tap::SharedTap;
 
 /// What a method uses where nothing was said; its paper's.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -146,173 +147,6 @@ pub trait Inversion: Debug + Send {
     ///
     /// [`Error::Unsupported`] for levels or conditions that it cannot work with; what a part says.
     fn invert<'m>(&self, scene: Scene<'m>, observer: &mut dyn Observer) -> Result<Inverted<'m>>;
-}
-
-/// Under which condition an inverted picture is walked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Under {
-    /// The source's: the picture again.
-    Source,
-    /// The target's: the edit.
-    Target,
-}
-
-/// How the source's own walk takes part in the other's.
-struct Beside {
-    /// Which rows get what the source's are off the inverted path by, after every step.
-    held: Held,
-    /// The clean samples, where the source's path is known without inversion.
-    known: Option<State>,
-    /// What of the source's attention the other walk has.
-    control: attention_control::Settings,
-}
-
-/// A picture inverted: a run at its first level.
-///
-/// Where the source walks beside the target the run has its rows first and the target's behind them.
-pub struct Inverted<'m> {
-    run: Run<'m>,
-    scene: Scene<'m>,
-    /// The source's states from the first level to the clean samples.
-    path: Vec<State>,
-    /// What the last step leaves out, where it draws no noise that could be solved for.
-    rest: Option<State>,
-    beside: Option<Beside>,
-    cost: Cost,
-}
-
-impl<'m> Inverted<'m> {
-    /// The state that a walk begins with.
-    pub fn x(&self) -> &State {
-        &self.path[0]
-    }
-
-    /// The source's states, from the first level of the walk to the clean samples.
-    pub fn path(&self) -> &[State] {
-        &self.path
-    }
-
-    /// What the inversion has cost.
-    pub fn cost(&self) -> Cost {
-        self.cost
-    }
-
-    /// Walks to the data. Where a mask is given (of the samples' shape, 1 where the edit counts), the
-    /// state is put back on the source's path outside it after every step.
-    ///
-    /// # Errors
-    ///
-    /// What a part says.
-    pub fn walk(
-        &self,
-        under: Under,
-        mask: Option<&State>,
-        observer: &mut dyn Observer,
-    ) -> Result<(State, Cost)> {
-        let side = match under {
-            Under::Source => &self.scene.source,
-            Under::Target => &self.scene.target,
-        };
-        let mut taps = (self.scene.taps)()?;
-        let (cond, guides) = match &self.beside {
-            None => (side.cond.clone(), side.guides()),
-            Some(beside) => {
-                taps.extend(self.control(beside, under)?);
-                let guides = Branches {
-                    source: self.scene.source.guides(),
-                    other: side.guides(),
-                    known: beside.known.clone(),
-                };
-                let guides: Vec<Box<dyn Guide>> = vec![Box::new(guides)];
-                (branches::stacked(&self.scene.source.cond, &side.cond)?, guides)
-            }
-        };
-        let mut run = self.run.fork(0, taps);
-        run.turn(cond, guides);
-        while run.advance(observer)? {
-            let place = run.done() - self.scene.first;
-            if place < self.path.len() - 1 {
-                let x = self.mended(run.x().clone(), place, mask)?;
-                run.set_x(x);
-            }
-        }
-        let mut x = run.x().clone();
-        if let Some(rest) = &self.rest {
-            x = x + rest.clone();
-        }
-        let x = self.mended(x, self.path.len() - 1, mask)?;
-        let cost = Cost {
-            forward: run.cost().forward - self.run.cost().forward,
-            backward: run.cost().backward - self.run.cost().backward,
-        };
-        Ok((self.rows(&x, under), cost))
-    }
-
-    /// The rows that answer.
-    fn rows(&self, x: &State, under: Under) -> State {
-        let half = self.scene.x0.batch();
-        match (&self.beside, under) {
-            (None, _) => x.clone(),
-            (Some(_), Under::Source) => x.select(&(0..half).collect::<Vec<_>>()),
-            (Some(_), Under::Target) => x.select(&(half..2 * half).collect::<Vec<_>>()),
-        }
-    }
-
-    /// The state with what is known of it: the source's rows on their path, and the path where the
-    /// mask keeps it.
-    fn mended(&self, x: State, place: usize, mask: Option<&State>) -> Result<State> {
-        let path = &self.path[place];
-        let kept = |x: State| match mask {
-            None => x,
-            Some(mask) => path.clone() + (x - path.clone()).zip(mask, |x, mask| x * mask),
-        };
-        let Some(beside) = &self.beside else { return Ok(kept(x)) };
-        let (source, other) = (self.rows(&x, Under::Source), self.rows(&x, Under::Target));
-        let (source, other) = match beside.held {
-            Held::Neither => (source, other),
-            Held::Source => (path.clone(), other),
-            Held::Both => (path.clone(), other + (path.clone() - source)),
-        };
-        State::cat(&[source, kept(other)])
-    }
-
-    /// The tap that lends the source's attention.
-    fn control(&self, beside: &Beside, under: Under) -> Result<Option<SharedTap>> {
-        let settings = beside.control.clone();
-        if settings.cross == 0.0 && settings.own == 0.0 {
-            return Ok(None);
-        }
-        let half = self.scene.x0.batch() as u64;
-        let requests = branches::requests(&self.scene.requests);
-        let (sources, others) = requests.split_at(half as usize);
-        let words = match under {
-            // The same text: every token stands for itself.
-            Under::Source => {
-                self.scene.words.as_ref().map(|words| (0..words.len()).map(Some).collect())
-            }
-            Under::Target => self.scene.words.clone(),
-        };
-        let pairs = sources.iter().copied().zip(others.iter().copied()).collect();
-        let control = AttentionControl::new(settings, pairs, words, self.scene.first)?;
-        Ok(Some(SharedTap::new(control)))
-    }
-}
-
-/// Collects the states of a run.
-struct Collecting<'a> {
-    path: Vec<State>,
-    observer: &'a mut dyn Observer,
-}
-
-impl Observer for Collecting<'_> {
-    fn step(&mut self, progress: &crate::run::Progress<'_>) -> std::ops::ControlFlow<()> {
-        self.path.push(progress.x.clone());
-        self.observer.step(progress)
-    }
-
-    fn evaluate(&mut self) -> std::ops::ControlFlow<()> {
-        self.observer.evaluate()
-    }
 }
 
 /// A share that must lie between 0 and 1.

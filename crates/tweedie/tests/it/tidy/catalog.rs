@@ -27,6 +27,7 @@ const SEAM_FOLDERS: &[&str] = &[
 /// Files in those folders that are no method, and what they are.
 const NO_METHOD: &[(&str, &str)] = &[
     ("edit/branches.rs", "two walks in one batch"),
+    ("edit/inverted.rs", "a picture inverted, whatever the method"),
     ("edit/reverse.rs", "what inversions by undone steps have in common"),
     ("edit/taped.rs", "what inversions into noises have in common"),
     ("grid/spaced.rs", "what grids of sigmas have in common"),
@@ -38,6 +39,7 @@ const NO_METHOD: &[(&str, &str)] = &[
     ("reward/sum.rs", "several rewards that add up"),
     ("sampler/blend.rs", "any sampler with a part of the state kept, which no spec can hold"),
     ("sampler/encode.rs", "any sampler led along a given path, which no spec can hold"),
+    ("sampler/gaussian.rs", "a step as mean and deviation"),
     ("sampler/multistep.rs", "what linear multistep methods have in common"),
     ("sampler/stride.rs", "where an even stride of a table lands"),
     ("sampler/testing.rs", "one number through a step or a run, for tests"),
