@@ -16,9 +16,13 @@ use crate::record::{self, Record};
 mod ddim;
 mod dpmpp_2m;
 mod elucd;
+mod fk_steering;
+mod flowchef;
+mod minority_guidance;
 mod noise_search;
 mod pictures;
 mod pndm;
+mod steered_diffusion;
 mod superdiff;
 pub(crate) mod world;
 
@@ -27,8 +31,12 @@ pub(crate) const CHECKS: &[Check] = &[
     ddim::CHECK,
     dpmpp_2m::CHECK,
     elucd::CHECK,
+    fk_steering::CHECK,
+    flowchef::CHECK,
+    minority_guidance::CHECK,
     noise_search::CHECK,
     pndm::CHECK,
+    steered_diffusion::CHECK,
     superdiff::CHECK,
 ];
 
