@@ -23,12 +23,16 @@ mod edit_friendly;
 mod elucd;
 mod evodiff;
 pub(crate) mod fashion;
+mod fk_steering;
+mod flowchef;
 mod ghvb;
 mod infedit;
+mod minority_guidance;
 mod noise_search;
 mod pictures;
 pub(crate) mod pie;
 mod pndm;
+mod steered_diffusion;
 mod superdiff;
 mod t_stitch;
 mod ts_sampler;
@@ -45,10 +49,14 @@ pub(crate) const CHECKS: &[Check] = &[
     edit_friendly::CHECK,
     elucd::CHECK,
     evodiff::CHECK,
+    fk_steering::CHECK,
+    flowchef::CHECK,
     ghvb::CHECK,
     infedit::CHECK,
+    minority_guidance::CHECK,
     noise_search::CHECK,
     pndm::CHECK,
+    steered_diffusion::CHECK,
     superdiff::CHECK,
     t_stitch::CHECK,
     ts_sampler::CHECK,
