@@ -275,7 +275,7 @@ pub(crate) fn invert(args: &Invert) -> Result<()> {
             [("source", &trace.source), ("start", &trace.start), ("latents", &done.made.latents)];
         let tensors: Vec<Output> = all
             .iter()
-            .map(|(name, x)| Output::f32(*name, &x.shape, &x.values, Dtype::F32))
+            .map(|(name, x)| Output::f32(name, &x.shape, &x.values, Dtype::F32))
             .collect();
         write_safetensors(path, &tensors, &std::collections::BTreeMap::new())?;
     }

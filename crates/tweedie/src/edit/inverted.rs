@@ -43,7 +43,7 @@ pub struct Inverted<'m> {
     pub(super) cost: Cost,
 }
 
-impl<'m> Inverted<'m> {
+impl Inverted<'_> {
     /// The state that a walk begins with.
     pub fn x(&self) -> &State {
         &self.path[0]

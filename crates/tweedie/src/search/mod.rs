@@ -64,7 +64,7 @@ pub struct Found {
     pub reads: usize,
 }
 
-impl<'m> Ground<'m> {
+impl Ground<'_> {
     /// A state of so many rows.
     pub fn rows(&self, count: usize) -> State {
         self.like.select(&vec![0; count])

@@ -153,7 +153,6 @@ impl NoiseSearch {
 
     /// Walks from these noises, of a row each; `first` is the number of the first candidate.
     fn walk(
-        &self,
         ground: &Ground<'_>,
         noises: &State,
         first: usize,
@@ -181,7 +180,7 @@ impl NoiseSearch {
 
     fn random(&self, ground: &Ground<'_>, watched: (&mut Best, &mut dyn Observer)) -> Result<()> {
         let noises = Self::own(ground, 0..self.candidates)?;
-        self.walk(ground, &noises, 0, self.searching(), watched)
+        Self::walk(ground, &noises, 0, self.searching(), watched)
     }
 
     fn zero_order(
@@ -190,14 +189,14 @@ impl NoiseSearch {
         (found, observer): (&mut Best, &mut dyn Observer),
     ) -> Result<()> {
         let pivot = Self::own(ground, 0..1)?;
-        self.walk(ground, &pivot, 0, self.searching(), (found, observer))?;
+        Self::walk(ground, &pivot, 0, self.searching(), (found, observer))?;
         let scale = 1.0 / self.radius.hypot(1.0);
         for round in 0..self.rounds {
             let first = 1 + round * self.candidates;
             let moves = Self::own(ground, first..first + self.candidates)?;
             let pivot = found.noise()?.select(&vec![0; self.candidates]);
             let near = (pivot + moves * self.radius) * scale;
-            self.walk(ground, &near, first, self.searching(), (found, observer))?;
+            Self::walk(ground, &near, first, self.searching(), (found, observer))?;
         }
         Ok(())
     }
@@ -316,7 +315,7 @@ impl Search for NoiseSearch {
             // The sample that stands has the run's own steps.
             let noise = found.noise()?;
             let mut last = Best { cost: found.cost, reads: found.reads, ..Best::default() };
-            self.walk(ground, &noise, 0, None, (&mut last, observer))?;
+            Self::walk(ground, &noise, 0, None, (&mut last, observer))?;
             found = last;
         }
         let none = || Error::unsupported("noise-search", "a first candidate");

@@ -183,9 +183,8 @@ impl Tap for AttentionControl {
         let bias = if input.has("bias") { Some(input.get("bias")?.view::<4>()?) } else { None };
         let source = weights(cat(|l| &l.q)?, cat(|l| &l.k)?, bias.clone());
         let v: Tensor<4> = input.get("v")?.view()?;
-        let words = match (site.kind, &self.words) {
-            (SiteKind::CrossAttention, Some(words)) => words,
-            _ => return Ok(Features::hidden(source.matmul(v))),
+        let (SiteKind::CrossAttention, Some(words)) = (site.kind, &self.words) else {
+            return Ok(Features::hidden(source.matmul(v)));
         };
         let own = weights(input.get("q")?.view()?, input.get("k")?.view()?, bias);
         let keys = own.dims()[3];
