@@ -255,6 +255,7 @@ mod x86 {
     /// The masks of the lanes `from` to `to` in both halves.
     #[inline(always)]
     unsafe fn between(from: usize, to: usize) -> [__m256i; 2] {
+        // SAFETY: the instruction set is the caller's.
         unsafe {
             let (from, to) = (_mm256_set1_epi32(from as i32), _mm256_set1_epi32(to as i32));
             let low = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

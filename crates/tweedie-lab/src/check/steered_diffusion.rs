@@ -133,7 +133,7 @@ fn miss(arm: Arm, seed: u64) -> Result<f64> {
         requests: (0..COUNT as u64).collect(),
     };
     let (ends, _) = Run::new(parts, x)?.finish(&mut Unwatched)?;
-    let mut mean = vec![0.0; DIM];
+    let mut mean = [0.0; DIM];
     for row in ends.to_rows() {
         mean.iter_mut().zip(row).for_each(|(m, x)| *m += x / COUNT as f64);
     }

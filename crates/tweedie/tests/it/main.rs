@@ -24,6 +24,7 @@ mod prompts;
 mod scheduler_runs;
 #[cfg(test)]
 mod searches;
+#[cfg(test)]
 mod tasks;
 #[cfg(test)]
 mod tidy;

@@ -15,6 +15,7 @@ mod captions;
 mod class_image;
 mod classifier;
 mod experts;
+mod latents;
 mod network;
 mod pictures;
 mod questions;

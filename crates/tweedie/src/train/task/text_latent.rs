@@ -6,7 +6,6 @@
 //! encoder's last hidden state, and the empty text stands for 'none'. A text encoder that was trained
 //! before stays as it is, as in Stable Diffusion; else it learns with the network.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
@@ -14,16 +13,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::captions::Captions;
+use super::latents::Latents;
 use super::network::Trained;
-use super::pictures::tensor;
 use super::scenes::{SceneSettings, pixels};
-use super::whitening::Whitening;
 use super::{Task, sampling, scheduler};
 use crate::data::Images;
 use crate::data::shapes::{Caption, Scene, score};
 use crate::denoiser::{Cond, NetworkDenoiser};
 use crate::error::{Error, Result};
-use crate::hub::{Dtype, Folder, ModelFolder, Output, TensorFile, outputs, write_safetensors};
+use crate::hub::{Dtype, Folder, ModelFolder, outputs};
 use crate::model::config::{AutoencoderKlConfig, Config as _, UNet2DConditionConfig};
 use crate::model::{AutoencoderKl, ClipText};
 use crate::state::State;
@@ -84,12 +82,6 @@ enum Space {
     Pixels,
     /// The latents of an autoencoder.
     Latents(Box<AutoencoderKl>, Latents),
-}
-
-/// The latents of all scenes, of unit size.
-struct Latents {
-    shape: [usize; 3],
-    values: Vec<f32>,
 }
 
 impl Parameters for TextLatent {
@@ -266,91 +258,6 @@ fn rebuilt(
         }
     });
     result.map(|()| network)
-}
-
-impl Latents {
-    fn encode(
-        scenes: &SceneSettings,
-        autoencoder: &AutoencoderKl,
-        device: &Device,
-    ) -> Result<Self> {
-        let (mut shape, mut values) = ([0; 3], Vec::new());
-        for start in (0..scenes.scenes).step_by(32) {
-            let end = scenes.scenes.min(start + 32);
-            let batch: Vec<Scene> = (start..end).map(|i| scenes.train(i)).collect();
-            let mean = autoencoder.encode(&pixels(&batch, scenes.side, device)?)?.0;
-            let [_, c, h, w] = mean.dims();
-            shape = [c, h, w];
-            values.extend(mean.into_data_as::<f32>().iter::<f32>());
-        }
-        Ok(Self { shape, values })
-    }
-
-    /// From a file that holds the latents of the same scenes and weights, else encoded and kept
-    /// there.
-    fn cached(
-        file: &Path,
-        scenes: &SceneSettings,
-        autoencoder: &AutoencoderKl,
-        device: &Device,
-    ) -> Result<Self> {
-        let wanted = mark(scenes, autoencoder);
-        if file.exists() {
-            let tensors = TensorFile::open(file)?;
-            if tensors.metadata().get("made_from") == Some(&wanted) {
-                let shape = tensors.info("latents")?.shape;
-                if let [n, c, h, w] = shape[..]
-                    && n == scenes.scenes
-                {
-                    return Ok(Self { shape: [c, h, w], values: tensors.read_f32("latents")? });
-                }
-            }
-        }
-        let latents = Self::encode(scenes, autoencoder, device)?;
-        let [c, h, w] = latents.shape;
-        let shape = [scenes.scenes, c, h, w];
-        let output = Output::f32("latents", &shape, &latents.values, Dtype::F32);
-        write_safetensors(file, &[output], &BTreeMap::from([("made_from".into(), wanted)]))?;
-        Ok(latents)
-    }
-
-    /// Turns to unit covariance, and the autoencoder with it.
-    fn whiten(&mut self, autoencoder: &mut AutoencoderKl) -> Result<()> {
-        let [channels, h, w] = self.shape;
-        let turn = Whitening::of(&self.values, channels, h * w);
-        turn.fold(autoencoder)?;
-        turn.apply(&mut self.values, h * w);
-        Ok(())
-    }
-
-    /// Scales to unit size, and says by what.
-    fn to_unit(&mut self) -> f64 {
-        let square: f64 = self.values.iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
-        let size = (square / self.values.len().max(1) as f64).sqrt();
-        // A short decimal, so that the factor in the file is the one that was trained with.
-        let factor = (1e4 / size.max(1e-6)).round() / 1e4;
-        self.values.iter_mut().for_each(|v| *v *= factor as f32);
-        factor
-    }
-
-    fn batch(&self, examples: &[usize], device: &Device) -> Tensor<4> {
-        let stride: usize = self.shape.iter().product();
-        let row = |&i: &usize| &self.values[i * stride..(i + 1) * stride];
-        let values: Vec<f32> = examples.iter().flat_map(row).copied().collect();
-        tensor(values, examples.len(), self.shape, device)
-    }
-}
-
-/// What latents were made from: the scenes and the autoencoder's weights.
-fn mark(scenes: &SceneSettings, autoencoder: &AutoencoderKl) -> String {
-    use sha2::{Digest, Sha256};
-    let mut digest = Sha256::new();
-    digest.update(format!("{} {}", scenes.seed, scenes.scenes));
-    autoencoder.each("", &mut |path, weight| {
-        digest.update(path);
-        weight.to_vec().iter().for_each(|v| digest.update(v.to_le_bytes()));
-    });
-    digest.finalize().iter().take(12).map(|b| format!("{b:02x}")).collect()
 }
 
 impl Task for TextLatent {

@@ -69,7 +69,7 @@ fn edited(method: &str, case: Case<'_>) -> Result<State> {
 
 #[test]
 fn inversions_combine_with_every_part() {
-    let [processes, grids, predictions, _, guides, taps] = values();
+    let [processes, grids, predictions, _, guides, taps, _] = values();
     let mut cases: Vec<(&str, Case)> = Vec::new();
     for process in processes {
         let grid = if process == "flow" { "shifted" } else { "linspace" };
