@@ -86,9 +86,9 @@ fn a_second_model_is_asked_where_a_guide_asks_it() {
     let mut bytes = std::fs::read(model.join(weights)).unwrap();
     let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize + 8;
     let mut generator = Key::new(9, 0, 0).generator();
-    for byte in bytes[header..].iter_mut().step_by(2) {
-        // The low byte of an f16: other numbers of the same size.
-        *byte = generator.below(256) as u8;
+    for byte in bytes[header + 1..].iter_mut().step_by(2) {
+        // The high byte of an f16: some numbers change their sign.
+        *byte ^= 0x80 * generator.below(2) as u8;
     }
     std::fs::write(other.join(weights), bytes).unwrap();
     let draw = |name: &str, more: &[&str]| {
